@@ -1,0 +1,58 @@
+"""Finds the dispatcher that a filter is to be served by."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from pmilter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pmilter.dispatchers.serving import Handler, Listener
+    from pmilter.milter import Milter
+
+    Dispatcher = Callable[[Milter, Listener, Handler], None]
+    """Serves a filter: takes connections from the listener, has the handler serve them, until accept raises `Stopped`."""
+
+ENVIRONMENT: Final = "PMILTER_DISPATCHER"
+
+MODULES: Final = {
+    "postfork": "pmilter.dispatchers.postfork",
+    "ithread": "pmilter.dispatchers.ithread",
+    "sequential": "pmilter.dispatchers.sequential",
+}
+"""Name -> module, which has a function ``<name>_dispatcher``."""
+
+_DEFAULT: Final = "postfork"
+
+
+def dispatcher_named(name: str) -> Dispatcher:
+    """Return the dispatcher of a name, with its default parameters.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
+    if name not in MODULES:
+        raise ConfigError(
+            f"unknown dispatcher {name!r}; there are {', '.join(MODULES)}", source=name
+        )
+    factory: Callable[[], Dispatcher] = getattr(import_module(MODULES[name]), f"{name}_dispatcher")
+    return factory()
+
+
+def choose_dispatcher(milter: Milter) -> Dispatcher:
+    """Return the dispatcher that was set, or that the environment names, or the default.
+
+    Raises:
+        ConfigError: The environment names one that there is not, or it cannot run this filter's coroutine callbacks.
+    """
+    dispatcher = milter.dispatcher or dispatcher_named(os.environ.get(ENVIRONMENT) or _DEFAULT)
+    stages = milter.coroutine_stages()
+    if stages and not getattr(dispatcher, "runs_coroutines", False):
+        raise ConfigError(
+            f"the {', '.join(stages)} callback is a coroutine function, which this dispatcher cannot run"
+        )
+    return dispatcher

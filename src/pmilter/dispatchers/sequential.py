@@ -1,0 +1,43 @@
+"""One connection after the other, on the thread that calls `main`: for debugging, and as a worker of other dispatchers."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from pmilter.dispatchers.serving import Stopped
+
+if TYPE_CHECKING:
+    from pmilter.dispatchers.registry import Dispatcher
+    from pmilter.dispatchers.serving import Handler, Listener
+    from pmilter.milter import Milter
+
+
+_EVER = 86_400.0
+
+
+def sequential_dispatcher() -> Dispatcher:
+    """Return a dispatcher that serves one connection at a time; others wait in the backlog, whatever `max_children` says."""
+    return _serve
+
+
+def _serve(_milter: Milter, listener: Listener, handler: Handler) -> None:
+    # This thread is busy with a connection when the stop comes, so another one ends the grace period.
+    watch = threading.Thread(target=_watch, args=(handler,), name="pmilter-stop", daemon=True)
+    watch.start()
+    try:
+        while True:
+            conn, _ = listener.accept()
+            handler(conn)
+    except Stopped:
+        pass
+    finally:
+        handler.serving.stop_here()
+        watch.join()
+
+
+def _watch(handler: Handler) -> None:
+    serving = handler.serving
+    while not serving.stopping:
+        serving.await_stop(_EVER)
+    serving.await_connections()

@@ -1,0 +1,133 @@
+"""What a filter is, apart from how it is served: its callbacks and wishes, as one immutable value.
+
+`Milter` builds it when it starts to serve; all connections share it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pmilter.errors import ConfigError
+from pmilter.protocol.constants import Action, MacroStage, Status, Step
+from pmilter.protocol.macros import bare_name
+from pmilter.protocol.negotiation import Wish
+from pmilter.protocol.rules import NAMED, STAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from pmilter.limits import Limits
+
+KEEPABLE: Final = ("connect", "helo", "envfrom", "envrcpt")
+"""Stages whose facts are gathered on request, even without a callback."""
+
+NEVER_QUIET: Final = frozenset({"negotiate", "eom", "abort", "close"})
+"""Stages that cannot be registered with ``noreply``: they always, or never, have an answer."""
+
+FALLBACKS: Final = frozenset({Status.TEMPFAIL, Status.REJECT, Status.ACCEPT, Status.CONTINUE})
+"""What a fallback may be."""
+
+MAX_SYMBOLS: Final = 50
+"""Most macro names for one stage: Sendmail reads no more."""
+
+
+class Callback(NamedTuple):
+    """One callback of a filter."""
+
+    function: Callable[..., Any]
+    noreply: bool = False
+    macros: bytes | None = None
+    """Macro names wanted with this stage, as on the wire, or None for what the MTA sends by itself."""
+
+
+class Plan(NamedTuple):
+    """A filter: callbacks by stage, and all that it wants of the MTA."""
+
+    name: str
+    callbacks: Mapping[str, Callback]
+    actions: Action
+    steps: Step
+    keep: frozenset[str]
+    fallback: Mapping[str, Status]
+    limits: Limits
+    timeout: float | None
+    """Seconds of silence after which a connection is closed, or None."""
+
+    def wish(self) -> Wish:
+        """Return what to ask for in the negotiation."""
+        quiet = {stage for stage, callback in self.callbacks.items() if callback.noreply}
+        kept = self.keep - self.callbacks.keys()
+        symlists = {
+            macros_stage(stage): callback.macros
+            for stage, callback in self.callbacks.items()
+            if callback.macros is not None
+        }
+        skip = Step.SKIP if "body" in self.callbacks else Step(0)
+        return Wish(
+            frozenset(self.callbacks) | kept,
+            frozenset(quiet) | kept,
+            self.actions,
+            self.steps | skip,
+            tuple(sorted(complete_symlists(symlists).items())),
+        )
+
+
+def macros_stage(stage: str) -> MacroStage:
+    """Return the stage under which a callback's macros are asked for.
+
+    Raises:
+        ConfigError: No macros can be asked for with it.
+    """
+    rule = NAMED.get(stage)
+    if rule is None or rule.macros is None:
+        raise ConfigError(f"no macros can be asked for with stage {stage!r}", source=stage)
+    return rule.macros
+
+
+def format_symlist(names: str | Iterable[str]) -> bytes:
+    """Return macro names as the wire has them: braces around all but single letters, separated by blanks.
+
+    Args:
+        names: Names with or without braces, as one text separated by blanks or commas, or as an iterable.
+
+    Raises:
+        ConfigError: Too many names, or one with characters that cannot be in a name.
+    """
+    listed = names.replace(",", " ").split() if isinstance(names, str) else list(names)
+    if len(listed) > MAX_SYMBOLS:
+        raise ConfigError(
+            f"{len(listed)} macro names for one stage, Sendmail takes {MAX_SYMBOLS} at most"
+        )
+    bare = [bare_name(name.strip()) for name in listed]
+    for name in bare:
+        if not name.isascii() or not name.isprintable() or not name or set(name) & set(" ,{}"):
+            raise ConfigError(f"{name!r} cannot be the name of a macro", source=name)
+    return " ".join(name if len(name) == 1 else f"{{{name}}}" for name in bare).encode("ascii")
+
+
+def complete_symlists(symlists: Mapping[MacroStage, bytes]) -> dict[MacroStage, bytes]:
+    """Return macro lists with EOM and EOH both set where one is: Sendmail ignores or empties the one that stands alone."""
+    complete = dict(symlists)
+    for one, other in ((MacroStage.EOM, MacroStage.EOH), (MacroStage.EOH, MacroStage.EOM)):
+        if one in symlists:
+            complete.setdefault(other, symlists[one])
+    return complete
+
+
+def make_fallback(fallback: Status | Mapping[str, Status]) -> dict[str, Status]:
+    """Return the fallback of every stage; a stage that a mapping leaves out has TEMPFAIL.
+
+    Raises:
+        ConfigError: An unknown stage, or a status that cannot be a fallback.
+    """
+    given = dict.fromkeys(STAGES, fallback) if isinstance(fallback, Status) else dict(fallback)
+    for stage, status in given.items():
+        if stage not in STAGES:
+            raise ConfigError(
+                f"fallback for unknown stage {stage!r}; the stages are {', '.join(STAGES)}",
+                source=stage,
+            )
+        if status not in FALLBACKS:
+            allowed = ", ".join(sorted(s.name for s in FALLBACKS))
+            raise ConfigError(f"fallback {status!r} for stage {stage!r}: must be one of {allowed}")
+    return dict.fromkeys(STAGES, Status.TEMPFAIL) | given

@@ -1,0 +1,196 @@
+"""A `Plan` compiled for serving: the tables that all connections of one filter share."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pmilter.facts import client_address
+from pmilter.protocol.constants import Answer, Command, Status
+from pmilter.protocol.messages import (
+    Accept,
+    Body,
+    Connect,
+    Continue,
+    Discard,
+    Header,
+    Helo,
+    Mail,
+    Message,
+    Options,
+    Rcpt,
+    Reject,
+    Skip,
+    Tempfail,
+    Unknown,
+)
+from pmilter.protocol.negotiation import choose
+from pmilter.protocol.rules import RULES
+from pmilter.tally import Tally
+from pmilter.text import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pmilter.context import Context
+    from pmilter.plan import Plan
+
+logger: Final = logging.getLogger("pmilter")
+
+VERDICTS: Final[dict[Status, Message]] = {
+    Status.CONTINUE: Continue(),
+    Status.NOREPLY: Continue(),
+    Status.ACCEPT: Accept(),
+    Status.REJECT: Reject(),
+    Status.TEMPFAIL: Tempfail(),
+    Status.DISCARD: Discard(),
+    Status.SKIP: Skip(),
+}
+"""What goes out for a status, where no reply was set."""
+
+_CACHED_OFFERS: Final = 16
+
+
+class Stage(NamedTuple):
+    """One stage of a filter, ready to be called."""
+
+    name: str
+    command: Command
+    function: Callable[..., Any] | None
+    noreply: bool
+    arguments: Callable[[Context, Any], tuple[Any, ...]]
+    """Makes the callback's arguments of the context and the message."""
+    note: Callable[[Tally, Any], bool] | None
+    """Notes the command's facts and counts it; False where a limit is passed."""
+    legal: frozenset[Status]
+    """What the callback may return."""
+    fallback: Status
+
+
+class Program:
+    """A filter ready to serve. Immutable but for caches; may be shared by threads.
+
+    Args:
+        plan: What the filter is.
+
+    Attributes:
+        plan: The same.
+        stages: The stages from connect to body, by command code.
+        eom: The stage of end of message.
+        abort: Callback, or None.
+        close: Callback, or None.
+        negotiate: Callback, or None.
+    """
+
+    __slots__ = ("_choices", "_wish", "abort", "close", "eom", "negotiate", "plan", "stages")
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._wish = plan.wish()
+        self._choices: dict[bytes, Options] = {}
+        self.stages = {int(command): _stage(plan, command) for command in ARGUMENTS}
+        self.eom = self.stages.pop(Command.BODYEOB)
+        self.negotiate = _function(plan, "negotiate")
+        self.abort = _function(plan, "abort")
+        self.close = _function(plan, "close")
+
+    def choose(self, offer: Options) -> Options:
+        """Return the answer to an offer; what is wanted and not offered is said in the log once an offer.
+
+        Raises:
+            NegotiationError: The offer's version is below 2.
+        """
+        key = offer.payload()
+        choice = self._choices.get(key)
+        if choice is None:
+            choice = choose(offer, self._wish)
+            self._say_missing(offer)
+            if len(self._choices) < _CACHED_OFFERS:
+                self._choices[key] = choice
+        return choice
+
+    def _say_missing(self, offer: Options) -> None:
+        missing = self.plan.actions & ~offer.actions
+        if missing:
+            logger.warning(
+                "%s: the MTA does not offer %r; changes that need it will raise",
+                self.plan.name,
+                missing,
+            )
+        steps = self.plan.steps & ~offer.steps
+        if steps:
+            logger.warning("%s: the MTA does not offer %r", self.plan.name, steps)
+
+
+def _function(plan: Plan, stage: str) -> Callable[..., Any] | None:
+    callback = plan.callbacks.get(stage)
+    return callback.function if callback else None
+
+
+def _stage(plan: Plan, command: Command) -> Stage:
+    rule = RULES[command]
+    callback = plan.callbacks.get(rule.name)
+    noreply = callback is not None and callback.noreply
+    legal = {status for status, message in VERDICTS.items() if message.code in rule.replies}
+    legal.discard(Status.NOREPLY)
+    if noreply:
+        legal.add(Status.NOREPLY)
+    if Answer.SKIP in rule.replies:
+        legal.add(Status.SKIP)
+    return Stage(
+        rule.name,
+        command,
+        callback.function if callback else None,
+        noreply,
+        ARGUMENTS[command],
+        _NOTES.get(command),
+        frozenset(legal),
+        plan.fallback[rule.name],
+    )
+
+
+def _context_only(context: Context, _: Message) -> tuple[Any, ...]:
+    return (context,)
+
+
+def _connect(context: Context, message: Connect) -> tuple[Any, ...]:
+    return (context, decode(message.hostname), client_address(message))
+
+
+def _text(context: Context, message: Helo | Unknown) -> tuple[Any, ...]:
+    return (context, decode(message.text))
+
+
+def _envelope(context: Context, message: Mail | Rcpt) -> tuple[Any, ...]:
+    return (context, decode(message.address), *map(decode, message.args))
+
+
+def _header(context: Context, message: Header) -> tuple[Any, ...]:
+    return (context, decode(message.name), decode(message.value))
+
+
+def _body(context: Context, message: Body) -> tuple[Any, ...]:
+    return (context, message.chunk)
+
+
+ARGUMENTS: Final[dict[Command, Callable[[Context, Any], tuple[Any, ...]]]] = {
+    Command.CONNECT: _connect,
+    Command.HELO: _text,
+    Command.MAIL: _envelope,
+    Command.RCPT: _envelope,
+    Command.DATA: _context_only,
+    Command.UNKNOWN: _text,
+    Command.HEADER: _header,
+    Command.EOH: _context_only,
+    Command.BODY: _body,
+    Command.BODYEOB: _context_only,
+}
+"""Commands that have an answer of the filter's, and how their callback's arguments are made."""
+
+_NOTES: Final[dict[Command, Callable[[Tally, Any], bool]]] = {
+    Command.CONNECT: Tally.connect,
+    Command.HELO: Tally.helo,
+    Command.MAIL: Tally.mail,
+    Command.RCPT: Tally.rcpt,
+    Command.HEADER: Tally.header,
+}

@@ -1,0 +1,60 @@
+"""Notes the facts of each command as it arrives, and counts against the limits that a mail's content can reach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pmilter.facts import Facts
+    from pmilter.limits import Limits
+    from pmilter.protocol.messages import Connect, Header, Helo, Mail, Rcpt
+
+
+class Tally:
+    """Facts and counts of one connection. Each note returns False where the command passes a limit.
+
+    Args:
+        facts: Where to write the facts.
+        limits: What to count against.
+    """
+
+    __slots__ = ("_facts", "_header_bytes", "_headers", "_limits", "_rcpts")
+
+    def __init__(self, facts: Facts, limits: Limits) -> None:
+        self._facts = facts
+        self._limits = limits
+        self.begin_message()
+
+    def begin_message(self) -> None:
+        """Count from zero."""
+        self._rcpts = 0
+        self._headers = 0
+        self._header_bytes = 0
+
+    def connect(self, command: Connect) -> bool:
+        """Note the client."""
+        self._facts.connect = command
+        return True
+
+    def helo(self, command: Helo) -> bool:
+        """Note the client's name for itself."""
+        self._facts.helo = command.text
+        return True
+
+    def mail(self, command: Mail) -> bool:
+        """Note the sender."""
+        self._facts.sender = command.address
+        return len(command.args) < self._limits.arguments
+
+    def rcpt(self, command: Rcpt) -> bool:
+        """Count a recipient; it is a fact only once it is accepted."""
+        self._rcpts += 1
+        limits = self._limits
+        return self._rcpts <= limits.recipients and len(command.args) < limits.arguments
+
+    def header(self, command: Header) -> bool:
+        """Count a header field."""
+        self._headers += 1
+        self._header_bytes += len(command.name) + len(command.value)
+        limits = self._limits
+        return self._headers <= limits.headers and self._header_bytes <= limits.header_bytes
