@@ -15,15 +15,15 @@ from pmilter.effects import Call, Effect, Receive, Send, Service
 from pmilter.errors import ConnectionClosed, MilterError, MilterTimeout
 from pmilter.facts import Facts
 from pmilter.program import VERDICTS, Program, Stage
-from pmilter.protocol.constants import ACTIONS, Action, Answer, Command, Status
+from pmilter.protocol.constants import ACTIONS, Action, Answer, Command, Status, Step
 from pmilter.protocol.filter_session import FilterSession
-from pmilter.protocol.messages import Eom, Message, Options
+from pmilter.protocol.messages import COMMANDS, Message, Options
 from pmilter.protocol.negotiation import clip
-from pmilter.protocol.rules import OPEN, Move, State
+from pmilter.protocol.rules import OPEN, Move
 from pmilter.reply import Reply
 from pmilter.requests import SHUTDOWN, Requests
 from pmilter.tally import Tally
-from pmilter.verdicts import CONTINUE, Verdicts
+from pmilter.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -36,7 +36,9 @@ logger: Final = logging.getLogger("pmilter")
 
 _STATUS_CONTINUE: Final = Status.CONTINUE
 _NEXT: Final = Move.NEXT
+_RCPT: Final = int(Command.RCPT)
 _DELIVERS: Final = frozenset({Answer.CONTINUE, Answer.ACCEPT})
+_GOES_ON: Final = frozenset({Status.CONTINUE, Status.SKIP, Status.NOREPLY})
 _FLUSH_SIZE: Final = 262_144
 """Bytes of changes after which some are sent, so that a large new body is not held twice."""
 
@@ -60,9 +62,11 @@ class Conversation:
         "_facts",
         "_finished",
         "_frame_deadline",
+        "_frame_number",
         "_peer",
         "_program",
         "_requests",
+        "_sees_refused",
         "_service",
         "_session",
         "_tally",
@@ -87,8 +91,10 @@ class Conversation:
         limits = program.plan.limits
         self._session = FilterSession(frame_limit=limits.frame, macro_limit=limits.macros)
         self._call = Call()
-        self._frame_deadline: float | None = None
+        self._frame_number = 0
+        self._frame_deadline = 0.0
         self._finished = False
+        self._sees_refused = False
         self._begin_connection()
 
     def _begin_connection(self) -> None:
@@ -107,6 +113,8 @@ class Conversation:
         try:
             yield from self._serve()
         except (MilterError, OSError) as error:
+            if self._session.unsent:  # what was answered before the trouble still goes out
+                yield from self._send_last()
             self._log_end(error)
         except Exception:
             logger.exception(
@@ -116,85 +124,119 @@ class Conversation:
             )
         yield from self._end_session()
 
-    def _serve(self) -> Talk:
-        session = self._session
+    def _serve(self) -> Talk:  # noqa: C901  # one piece on purpose, see below
+        """Receive, answer all commands at hand, send.
+
+        The usual case stands here in one piece, since it runs for every header of every mail; `_unusual` is the same with
+        everything that can be different.
+        """
+        session, stages, service = self._session, self._program.stages, self._service
+        advance, go_on = session.advance, session.go_on
+        call, send = self._call, Send()
+        timeout = self._program.plan.timeout
         receive = Receive(self._program.plan.limits.negotiation)
-        send = Send()
-        while not self._finished:
-            data = yield receive
-            if not data:
-                if session.mid_frame:
-                    raise ConnectionClosed(
-                        "closed by the MTA in the middle of a frame", clean=False
-                    )
-                return
+        while data := (yield receive):
             session.receive(data)
-            trouble: MilterError | None = None
-            try:
-                yield from self._commands()
-            except MilterError as error:
-                trouble = error  # what was answered before it still goes out
+            while code := advance():
+                stage = stages.get(code)
+                if (
+                    stage is None
+                    or session.move is not _NEXT
+                    or self._verdicts.special
+                    or service.stopping
+                ):
+                    yield from self._unusual(code, stage)
+                    if self._finished:
+                        break
+                    continue
+                if stage.note is not None and not stage.note(self._tally, session.payload):
+                    self._answer_over_limit(stage)
+                    continue
+                if stage.function is not None:
+                    call.function = stage.function
+                    call.arguments = stage.arguments(self._context, session.payload)
+                    call.stage = stage.name
+                    self._called = True
+                    try:
+                        outcome = yield call
+                    except BaseException as error:  # noqa: BLE001  # whatever a filter raises, the MTA gets its answer
+                        outcome = self._failed(stage, error)
+                    if (
+                        not (outcome is _STATUS_CONTINUE or outcome is None)
+                        or self._requests.reply is not None
+                    ):
+                        self._verdicts.settle(stage, self._verdict(stage, outcome), self._context)
+                go_on()
+                if code == _RCPT:
+                    self._note_recipient()
             if session.unsent:
                 send.data = session.take()
                 yield send
-            if trouble is not None:
-                raise trouble
-            receive.timeout = self._patience()
-
-    def _commands(self) -> Talk:
-        """Answer all commands at hand. The common case stands here in one piece: it runs for every header of every mail."""
-        session = self._session
-        stages = self._program.stages
-        while (command := session.next_command()) is not None:
-            if session.move is not _NEXT:
-                yield from self._boundary(session.move)
-            stage = stages.get(command.code)
-            if stage is None:
-                yield from self._control(command)
-            elif self._is_shown(stage, command):
-                outcome: object = _STATUS_CONTINUE
-                if stage.function is not None:
-                    outcome = yield from self._ask(stage, stage.arguments(self._context, command))
-                self._answer(stage, outcome)
-                if stage.command is Command.RCPT:
-                    self._note_recipient(command)
             if self._finished:
                 return
-
-    def _is_shown(self, stage: Stage, command: Message) -> bool:
-        """Note a command; where the filter is not to see it, answer it and return False."""
-        verdicts = self._verdicts
-        if self._service.stopping and (
-            self._session.move is not _NEXT or self._session.state not in OPEN
-        ):
-            verdicts.stop()
-        if stage.note is not None and not stage.note(self._tally, command) and not verdicts.special:
-            self._context.log.warning(
-                "a limit is passed at %s, answering %s", stage.name, stage.fallback.name
+            receive.timeout = (
+                self._frame_patience(number) if (number := session.mid_frame) else timeout
             )
-            verdicts.settle(stage, VERDICTS[stage.fallback], self._context)
-            return False
-        if verdicts.special and not verdicts.shows(stage.command, self._session.move):
-            verdicts.answer_unasked(stage.command, self._session.move)
-            self._finished = verdicts.final
-            return False
-        return True
+        if session.mid_frame:
+            raise ConnectionClosed("closed by the MTA in the middle of a frame", clean=False)
 
-    def _patience(self) -> float | None:
-        """Return how long to wait for the next bytes."""
-        plan = self._program.plan
-        if not self._session.mid_frame:
-            self._frame_deadline = None
-            return plan.limits.negotiation if self._session.state is State.START else plan.timeout
+    def _unusual(self, code: int, stage: Stage | None) -> Talk:
+        """Answer a command that is not just the next step of an ordinary message."""
+        session = self._session
+        if session.move is not _NEXT:
+            yield from self._boundary(session.move)
+        if stage is None:
+            yield from self._control(code)
+            return
+        if self._is_shown(stage):
+            if stage.function is not None:
+                outcome = yield from self._ask(
+                    stage, stage.arguments(self._context, session.payload)
+                )
+                self._verdicts.settle(stage, self._verdict(stage, outcome), self._context)
+            session.go_on()
+            if code == _RCPT:
+                self._note_recipient()
+
+    def _is_shown(self, stage: Stage) -> bool:
+        """Note a command; where the filter is not to see it, answer it and return False."""
+        verdicts, move = self._verdicts, self._session.move
+        if self._service.stopping and (move is not _NEXT or self._session.state not in OPEN):
+            verdicts.stop()
+        within = stage.note is None or stage.note(self._tally, self._session.payload)
+        if verdicts.special and not verdicts.shows(stage.command, move):
+            verdicts.answer_unasked(stage.command, move)
+            self._finished = verdicts.final
+        elif not within:
+            self._answer_over_limit(stage)
+        else:
+            return True
+        return False
+
+    def _answer_over_limit(self, stage: Stage) -> None:
+        """Answer a command that passes a limit with the fallback: closing would let a sender switch the filter off."""
+        self._context.log.warning(
+            "a limit is passed at %s, answering %s", stage.name, stage.fallback.name
+        )
+        self._verdicts.settle(stage, VERDICTS[stage.fallback], self._context)
+
+    def _frame_patience(self, number: int) -> float:
+        """Return how long to wait for more of a frame that has begun: it has a time for its whole rest."""
+        limit = self._program.plan.limits.frame_time
         now = self._clock()
-        if self._frame_deadline is None:
-            self._frame_deadline = now + plan.limits.frame_time
+        if self._frame_number != number:
+            self._frame_number = number
+            self._frame_deadline = now + limit
         left = self._frame_deadline - now
         if left <= 0:
-            raise MilterTimeout(
-                "the rest of a frame did not arrive in time", seconds=plan.limits.frame_time
-            )
+            raise MilterTimeout("the rest of a frame did not arrive in time", seconds=limit)
         return left
+
+    def _send_last(self) -> Talk:
+        try:
+            yield Send(self._session.take())
+        except (MilterError, OSError):
+            pass  # the peer is gone; the reason for the end is logged already
 
     # --- callbacks and answers
 
@@ -207,26 +249,19 @@ class Conversation:
         call.stage = stage.name
         try:
             outcome: object = yield call
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # whatever a filter raises, the MTA gets its answer
-            self._requests.take_reply()
-            self._context.log.error(
-                "the %s callback failed, answering %s",
-                stage.name,
-                stage.fallback.name,
-                exc_info=error,
-            )
-            return stage.fallback
+        except BaseException as error:  # noqa: BLE001  # whatever a filter raises, the MTA gets its answer
+            return self._failed(stage, error)
         return outcome
 
-    def _answer(self, stage: Stage, outcome: object) -> None:
-        """Answer a command with what its callback returned."""
-        if (outcome is _STATUS_CONTINUE or outcome is None) and self._requests.reply is None:
-            if self._session.due:
-                self._session.reply(CONTINUE)
-        else:
-            self._verdicts.settle(stage, self._verdict(stage, outcome), self._context)
+    def _failed(self, stage: Stage, error: BaseException) -> Status:
+        """Log what a callback raised, and return the fallback."""
+        if isinstance(error, GeneratorExit):
+            raise error
+        self._requests.take_reply()
+        self._context.log.error(
+            "the %s callback failed, answering %s", stage.name, stage.fallback.name, exc_info=error
+        )
+        return stage.fallback
 
     def _verdict(self, stage: Stage, outcome: object) -> Message:
         """Return the reply for what a callback returned."""
@@ -246,13 +281,13 @@ class Conversation:
             return reply.encode()
         return VERDICTS[outcome]
 
-    def _note_recipient(self, command: Any) -> None:
+    def _note_recipient(self) -> None:
         """Count a recipient to the message, unless this filter or the MTA itself has refused it."""
         recipients = self._facts.recipients
         if recipients is None or self._session.answered not in _DELIVERS:
             return
-        if self._session.macros.get("rcpt_mailer") != "error":
-            recipients.append(command.address)
+        if not self._sees_refused or self._session.macros.get("rcpt_mailer") != "error":
+            recipients.append(self._session.payload.partition(b"\0")[0])
 
     # --- the other commands
 
@@ -268,16 +303,18 @@ class Conversation:
             self._tally.begin_message()
         self._verdicts.begin_message()
 
-    def _control(self, command: Message) -> Talk:
+    def _control(self, code: int) -> Talk:
         """Do what a command asks for that has no verdict, and end of message."""
-        if isinstance(command, Eom):
-            yield from self._end_of_message(command)
-        elif isinstance(command, Options):
-            yield from self._negotiate(command)
-        elif command.code == Command.ABORT:
+        if code == Command.BODYEOB:
+            yield from self._end_of_message(self._session.payload)
+        elif code == Command.OPTNEG and self._session.offer is not None:
+            yield from self._negotiate(self._session.offer)
+        elif self._session.payload:
+            COMMANDS[code].decode(self._session.payload)  # raises: none belongs there
+        elif code == Command.ABORT:
             self._session.end_message()
             self._verdicts.begin_message()
-        elif command.code == Command.QUIT:
+        elif code == Command.QUIT:
             self._finished = True
         else:
             yield from self._end_session()
@@ -294,12 +331,15 @@ class Conversation:
             answer = answer.replace(
                 actions=answer.actions | Action.SETSYMLIST, symlists=answer.symlists | symlists
             )
-        clipped = clip(answer, offer)
-        if clipped != answer:
-            logger.warning(
-                "%s: not offered by the MTA, so left out: %r became %r", self._peer, answer, clipped
-            )
-        self._session.negotiate(clipped)
+        if answer is not choice:
+            clipped = clip(answer, offer)
+            if clipped != answer:
+                logger.warning(
+                    "%s: not offered by the MTA, so left out: %r became %r", self._peer, answer, clipped
+                )
+            answer = clipped
+        self._session.negotiate(answer)
+        self._sees_refused = Step.RCPT_REJ in answer.steps
 
     def _ask_negotiate(
         self, function: Callable[..., Any], offer: Options, choice: Options
@@ -327,13 +367,13 @@ class Conversation:
             self._requests.negotiating = False
             self._requests.take_reply()
 
-    def _end_of_message(self, command: Eom) -> Talk:
+    def _end_of_message(self, chunk: bytes) -> Talk:
         stage = self._program.eom
-        if not self._is_shown(stage, command):
+        if not self._is_shown(stage):
             return
         outcome: object = Status.CONTINUE
-        if command.chunk:
-            outcome = yield from self._ask_last_chunk(command.chunk)
+        if chunk:
+            outcome = yield from self._ask_last_chunk(chunk)
         if outcome is Status.CONTINUE and stage.function is not None:
             if self._session.unsent:
                 yield Send(self._session.take())  # lest a progress frame overtakes it
@@ -352,15 +392,17 @@ class Conversation:
         if body.function is None or not self._verdicts.shows(Command.BODY, _NEXT):
             return Status.CONTINUE
         outcome = yield from self._ask(body, (self._context, chunk))
-        positive = outcome is None or outcome in {Status.CONTINUE, Status.SKIP, Status.NOREPLY}
-        return Status.CONTINUE if positive else outcome
+        if isinstance(outcome, Status) and outcome in _GOES_ON:
+            return Status.CONTINUE
+        return Status.CONTINUE if outcome is None else outcome
 
     def _send_changes(self) -> Talk:
-        session = self._session
+        size = 0
         for change in self._requests.take_changes():
-            session.change(change)
-            if session.unsent > _FLUSH_SIZE:
-                yield Send(session.take())
+            size += self._session.change(change)
+            if size > _FLUSH_SIZE:
+                yield Send(self._session.take())
+                size = 0
 
     # --- the end
 

@@ -9,20 +9,18 @@ from pmilter.facts import client_address
 from pmilter.protocol.constants import Answer, Command, Status
 from pmilter.protocol.messages import (
     Accept,
-    Body,
     Connect,
     Continue,
+    Data,
     Discard,
     Header,
     Helo,
     Mail,
     Message,
     Options,
-    Rcpt,
     Reject,
     Skip,
     Tempfail,
-    Unknown,
 )
 from pmilter.protocol.negotiation import choose
 from pmilter.protocol.rules import RULES
@@ -58,9 +56,9 @@ class Stage(NamedTuple):
     command: Command
     function: Callable[..., Any] | None
     noreply: bool
-    arguments: Callable[[Context, Any], tuple[Any, ...]]
-    """Makes the callback's arguments of the context and the message."""
-    note: Callable[[Tally, Any], bool] | None
+    arguments: Callable[[Context, bytes], tuple[Any, ...]]
+    """Makes the callback's arguments of the context and the command's payload; raises where that is malformed."""
+    note: Callable[[Tally, bytes], bool] | None
     """Notes the command's facts and counts it; False where a limit is passed."""
     legal: frozenset[Status]
     """What the callback may return."""
@@ -149,31 +147,40 @@ def _stage(plan: Plan, command: Command) -> Stage:
     )
 
 
-def _context_only(context: Context, _: Message) -> tuple[Any, ...]:
+def _context_only(context: Context, payload: bytes) -> tuple[Any, ...]:
+    if payload:
+        Data.decode(payload)  # raises: none belongs there
     return (context,)
 
 
-def _connect(context: Context, message: Connect) -> tuple[Any, ...]:
+def _connect(context: Context, payload: bytes) -> tuple[Any, ...]:
+    message = Connect.decode(payload)
     return (context, decode(message.hostname), client_address(message))
 
 
-def _text(context: Context, message: Helo | Unknown) -> tuple[Any, ...]:
-    return (context, decode(message.text))
+def _text(context: Context, payload: bytes) -> tuple[Any, ...]:
+    return (context, decode(Helo.decode(payload).text))
 
 
-def _envelope(context: Context, message: Mail | Rcpt) -> tuple[Any, ...]:
+def _envelope(context: Context, payload: bytes) -> tuple[Any, ...]:
+    message = Mail.decode(payload)
     return (context, decode(message.address), *map(decode, message.args))
 
 
-def _header(context: Context, message: Header) -> tuple[Any, ...]:
-    return (context, decode(message.name), decode(message.value))
+def _header(context: Context, payload: bytes) -> tuple[Any, ...]:
+    name, value = Header.split(payload)
+    return (
+        context,
+        name.decode("utf-8", "surrogateescape"),
+        value.decode("utf-8", "surrogateescape"),
+    )
 
 
-def _body(context: Context, message: Body) -> tuple[Any, ...]:
-    return (context, message.chunk)
+def _body(context: Context, payload: bytes) -> tuple[Any, ...]:
+    return (context, payload)
 
 
-ARGUMENTS: Final[dict[Command, Callable[[Context, Any], tuple[Any, ...]]]] = {
+ARGUMENTS: Final[dict[Command, Callable[[Context, bytes], tuple[Any, ...]]]] = {
     Command.CONNECT: _connect,
     Command.HELO: _text,
     Command.MAIL: _envelope,
@@ -187,7 +194,7 @@ ARGUMENTS: Final[dict[Command, Callable[[Context, Any], tuple[Any, ...]]]] = {
 }
 """Commands that have an answer of the filter's, and how their callback's arguments are made."""
 
-_NOTES: Final[dict[Command, Callable[[Tally, Any], bool]]] = {
+_NOTES: Final[dict[Command, Callable[[Tally, bytes], bool]]] = {
     Command.CONNECT: Tally.connect,
     Command.HELO: Tally.helo,
     Command.MAIL: Tally.mail,

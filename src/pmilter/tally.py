@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pmilter.protocol.messages import Connect, Helo
+
 if TYPE_CHECKING:
     from pmilter.facts import Facts
     from pmilter.limits import Limits
-    from pmilter.protocol.messages import Connect, Header, Helo, Mail, Rcpt
 
 
 class Tally:
-    """Facts and counts of one connection. Each note returns False where the command passes a limit.
+    """Facts and counts of one connection. Each note takes a command's payload and returns False where it passes a limit.
 
     Args:
         facts: Where to write the facts.
@@ -31,30 +32,30 @@ class Tally:
         self._headers = 0
         self._header_bytes = 0
 
-    def connect(self, command: Connect) -> bool:
+    def connect(self, payload: bytes) -> bool:
         """Note the client."""
-        self._facts.connect = command
+        self._facts.connect = Connect.decode(payload)
         return True
 
-    def helo(self, command: Helo) -> bool:
+    def helo(self, payload: bytes) -> bool:
         """Note the client's name for itself."""
-        self._facts.helo = command.text
+        self._facts.helo = Helo.decode(payload).text
         return True
 
-    def mail(self, command: Mail) -> bool:
+    def mail(self, payload: bytes) -> bool:
         """Note the sender."""
-        self._facts.sender = command.address
-        return len(command.args) < self._limits.arguments
+        self._facts.sender = payload.partition(b"\0")[0]
+        return payload.count(0) <= self._limits.arguments
 
-    def rcpt(self, command: Rcpt) -> bool:
+    def rcpt(self, payload: bytes) -> bool:
         """Count a recipient; it is a fact only once it is accepted."""
         self._rcpts += 1
         limits = self._limits
-        return self._rcpts <= limits.recipients and len(command.args) < limits.arguments
+        return self._rcpts <= limits.recipients and payload.count(0) <= limits.arguments
 
-    def header(self, command: Header) -> bool:
+    def header(self, payload: bytes) -> bool:
         """Count a header field."""
         self._headers += 1
-        self._header_bytes += len(command.name) + len(command.value)
+        self._header_bytes += len(payload)
         limits = self._limits
         return self._headers <= limits.headers and self._header_bytes <= limits.header_bytes

@@ -13,7 +13,7 @@ from pmilter.errors import MilterTimeout
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pmilter.effects import Effect, Talk
+    from pmilter.effects import Talk
 
 READ_SIZE: Final = 65_540
 """Bytes asked for in one read: a full body chunk with its frame."""
@@ -31,29 +31,23 @@ def drive(talk: Talk, sock: socket.socket, *, until: float | None = None) -> Non
         until: Time (`time.monotonic`) at which the peer's time is over whatever it does, or None.
     """
     receive = _receiver(sock, until)
-    effect = next(talk, None)
-    while effect is not None:
-        effect = _step(talk, effect, sock, receive)
-
-
-def _step(
-    talk: Talk, effect: Effect, sock: socket.socket, receive: Callable[[float | None], bytes]
-) -> Effect | None:
-    """Perform one effect, and return the next one, or None at the end."""
-    try:
+    resume = talk.send
+    outcome: object = None
+    while True:
         try:
-            if isinstance(effect, Call):
+            effect = resume(outcome)
+        except StopIteration:
+            return
+        resume = talk.send
+        try:
+            if type(effect) is Call:
                 outcome = effect.function(*effect.arguments)
-            elif isinstance(effect, Receive):
+            elif type(effect) is Receive:
                 outcome = receive(effect.timeout)
             else:
-                sock.sendall(effect.data)
-                outcome = None
+                outcome = sock.sendall(effect.data)  # type: ignore[union-attr,func-returns-value]  # it is a Send
         except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-            return talk.throw(error)
-        return talk.send(outcome)
-    except StopIteration:
-        return None
+            resume, outcome = talk.throw, error
 
 
 def _receiver(sock: socket.socket, until: float | None) -> Callable[[float | None], bytes]:

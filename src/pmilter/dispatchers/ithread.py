@@ -74,7 +74,9 @@ class _Threads:
                 target=self._run, args=(serve, conn), name="pmilter", daemon=True
             ).start()
         except RuntimeError as error:
-            logger.error("cannot start a thread: %s; the connection is closed", error)  # the system's state
+            logger.error(
+                "cannot start a thread: %s; the connection is closed", error
+            )  # the system's state
             conn.close()
             self._end(conn)
 

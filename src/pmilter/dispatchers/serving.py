@@ -202,7 +202,9 @@ class Listener:
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 raise
-            logger.error("cannot accept: %s; trying again", error)  # no traceback needed, it is the system's state
+            logger.error(
+                "cannot accept: %s; trying again", error
+            )  # no traceback needed, it is the system's state
             self._serving.await_stop(_EXHAUSTED_PAUSE)
             return None
 

@@ -19,6 +19,13 @@ _NONE: Final[frozenset[Answer]] = frozenset()
 _CONTINUE: Final = Continue().encode()
 _CONTINUE_CODE: Final = int(Answer.CONTINUE)
 _MACRO: Final = int(Command.MACRO)
+_ABORT: Final = int(Command.ABORT)
+_OPTNEG: Final = int(Command.OPTNEG)
+# An enum's members looked up through its class cost a Python call on 3.11, and this runs for every header of every mail.
+_REPEAT: Final = Move.REPEAT
+_NEGOTIATED: Final = State.OPTNEG
+_START: Final = State.START
+_CLOSED: Final = State.CLOSED
 
 
 class FilterSession:
@@ -33,6 +40,7 @@ class FilterSession:
 
     Attributes:
         state: Where the connection is.
+        payload: What the latest command carried, as on the wire.
         command: Code of the latest command; 0 before any.
         move: What the latest command meant in the state where it came.
         answered: Code of the latest reply given; that of `Continue` where a command had none to give.
@@ -43,6 +51,7 @@ class FilterSession:
     """
 
     __slots__ = (
+        "_next_frame",
         "_out",
         "_reader",
         "_terms",
@@ -53,36 +62,47 @@ class FilterSession:
         "macros",
         "move",
         "offer",
+        "payload",
         "state",
     )
 
     def __init__(self, *, frame_limit: int = DEFAULT_LIMIT, macro_limit: int = 256) -> None:
         self._reader = FrameReader(frame_limit)
+        self._next_frame = self._reader.next_frame
         self._terms = UNNEGOTIATED
         self.due = _NONE
-        self._out = bytearray()
+        self._out: list[bytes] = []
         self.state = State.START
         self.move = Move.NEXT
         self.command = 0
+        self.payload = b""
         self.answered = 0
         self.offer: Options | None = None
         self.agreement: Options | None = None
         self.macros = MacroStore(macro_limit)
 
     @property
-    def mid_frame(self) -> bool:
-        """True where a frame has been begun and not yet ended."""
-        return not self._reader.clean
+    def mid_frame(self) -> int:
+        """A number that stands for the frame that has begun and waits for more bytes, or 0."""
+        return self._reader.partial
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the MTA; interprets nothing. All commands received before must have been taken."""
         self._reader.feed(data)
 
     def next_command(self) -> Message | None:
-        """Return the next command, or None where more bytes are needed. Macro packets go to `macros`.
+        """Return the next command, or None where more bytes are needed; otherwise as `advance`."""
+        if not self.advance():
+            return None
+        return COMMANDS[self.command].decode(self.payload)
+
+    def advance(self) -> int:
+        """Go to the next command: return its code, and leave its undecoded payload in `payload`. 0: more bytes are needed.
+
+        Macro packets go to `macros` on the way.
 
         Raises:
-            RemoteProtocolError: The bytes are no frame, or the command is malformed or out of order.
+            RemoteProtocolError: The bytes are no frame, or the command is out of order.
             LimitExceeded: A macro packet holds too many macros.
             LocalProtocolError: The reply to the command before is still due.
         """
@@ -90,38 +110,41 @@ class FilterSession:
             raise LocalProtocolError(
                 "the reply to the command before is still due", state=self.state.name
             )
-        while (frame := self._reader.next_frame()) is not None:
+        state = self.state
+        while (frame := self._next_frame()) is not None:
             code, payload = frame
-            if code == _MACRO and State.START < self.state < State.CLOSED:
+            if code == _MACRO and state is not _START and state is not _CLOSED:
                 self.macros.put(payload)
                 continue
-            return self._command(code, payload)
-        return None
+            table = self._terms
+            try:
+                move = table.moves[code][state]
+            except KeyError:
+                move = Move.ILLEGAL
+            if not move:
+                raise self._illegal(code)
+            self.payload = payload
+            self.move = move
+            self.command = code
+            self.answered = _CONTINUE_CODE
+            self.due = table.replies[code]
+            if move is not _REPEAT:
+                self._enter(code, state)
+            return code
+        return 0
 
-    def _command(self, code: int, payload: bytes) -> Message:
-        table = self._terms
-        state = self.state
-        row = table.moves.get(code)
-        move = row[state] if row else Move.ILLEGAL
-        if not move:
-            raise self._illegal(code)
-        message = COMMANDS[code].decode(payload)
-        self.move = move
-        self.command = code
-        self.answered = _CONTINUE_CODE
-        if move is not Move.REPEAT:
-            order = ORDER.get(code)
-            if order is not None and self.macros.top > order:
-                self.macros.clear_after(order)
-            following = table.states[code]
-            if following is not None:
-                self.state = following
-            elif code == Command.ABORT and state >= State.IDLE:
-                self.state = State.IDLE
-        self.due = table.replies[code]
-        if code == Command.OPTNEG:
-            self.offer = message  # type: ignore[assignment]  # the code says that it is an Options
-        return message
+    def _enter(self, code: int, state: State) -> None:
+        """Follow a command to the state that it leads to."""
+        order = ORDER.get(code)
+        if order is not None and self.macros.top > order:
+            self.macros.clear_after(order)
+        following = self._terms.states[code]
+        if following is not None:
+            self.state = following
+            if following is _NEGOTIATED and code == _OPTNEG:
+                self.offer = Options.decode(self.payload)
+        elif code == _ABORT and state >= State.IDLE:
+            self.state = State.IDLE
 
     def _illegal(self, code: int) -> RemoteProtocolError:
         kind = COMMANDS.get(code)
@@ -139,16 +162,23 @@ class FilterSession:
         Raises:
             LocalProtocolError: No negotiation is due, or the answer has bits that were not offered.
         """
-        if Answer.OPTNEG not in self.due or self.offer is None:
+        offer = self.offer
+        if Answer.OPTNEG not in self.due or offer is None:
             raise LocalProtocolError("no negotiation is due", state=self.state.name)
-        if answer.actions & ~self.offer.actions or answer.steps & ~self.offer.steps:
+        if answer.actions & ~offer.actions or answer.steps & ~offer.steps:
             raise LocalProtocolError(
-                f"the answer {answer!r} has bits that {self.offer!r} does not offer"
+                f"the answer {answer!r} has bits that {offer!r} does not offer"
             )
         self.agreement = answer
         self._terms = terms(answer.version, int(answer.steps))
         self.due = _NONE
-        self._out += answer.encode()
+        self._out.append(answer.encode())
+
+    def go_on(self) -> None:
+        """Answer the latest command with `Continue`, where a reply is due at all; not for negotiation and end of message."""
+        if self.due:
+            self.due = _NONE
+            self._out.append(_CONTINUE)
 
     def reply(self, answer: Message) -> None:
         """Answer the latest command.
@@ -164,11 +194,8 @@ class FilterSession:
                 state=self.state.name,
             )
         self.due = _NONE
-        if code == _CONTINUE_CODE and self.state is not State.EOM:
-            self._out += _CONTINUE
-            return
         self.answered = code
-        self._out += answer.encode()
+        self._out.append(answer.encode())
         self._after_reply(code)
 
     def _after_reply(self, code: int) -> None:
@@ -179,15 +206,20 @@ class FilterSession:
         if self.state not in OPEN and self.state >= State.IDLE:
             self.macros.clear_message()
 
-    def change(self, change: Message) -> None:
+    def change(self, change: Message) -> int:
         """Ask for a change of the message; legal only between end of message and its reply.
+
+        Returns:
+            Size of its frame in bytes.
 
         Raises:
             LocalProtocolError: Not at end of message, or the action was not agreed.
             LimitExceeded: The packet would be larger than agreed.
         """
         self.check_change(change)
-        self._out += change.encode()
+        frame = change.encode()
+        self._out.append(frame)
+        return len(frame)
 
     def check_change(self, change: Message) -> None:
         """Check what `change` checks, and send nothing."""
@@ -221,12 +253,13 @@ class FilterSession:
         self.macros.clear_message()
 
     @property
-    def unsent(self) -> int:
-        """Bytes that `take` would return."""
-        return len(self._out)
+    def unsent(self) -> bool:
+        """True where there is something to `take`."""
+        return bool(self._out)
 
     def take(self) -> bytes:
         """Return the bytes to send, and forget them."""
-        out = bytes(self._out)
-        self._out.clear()
-        return out
+        out = self._out
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        return data

@@ -35,35 +35,40 @@ class FrameReader:
         limit: Largest payload accepted, in bytes; the code byte is not counted.
     """
 
-    __slots__ = ("_buffer", "_offset", "_partial", "_virgin", "limit")
+    __slots__ = ("_buffer", "_offset", "_partial", "_partials", "_size", "_virgin", "limit")
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self.limit = limit
         self._buffer = b""
         self._offset = 0
+        self._size = 0
         self._partial = bytearray()
+        self._partials = 0
         self._virgin = True
 
     @property
     def clean(self) -> bool:
         """True where no frame has been begun, so that an end of file here is a normal one."""
-        return not self._partial and self._offset >= len(self._buffer)
+        return not self._partial and self._offset == self._size
+
+    @property
+    def partial(self) -> int:
+        """A number that stands for the frame that has begun and waits for more bytes, or 0; once `next_frame` gave None."""
+        return self._partials if self._partial else 0
 
     @property
     def pending(self) -> int:
         """Bytes received and not yet handed out as frames."""
-        return len(self._partial) + len(self._buffer) - self._offset
+        return len(self._partial) + self._size - self._offset
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they came. All frames fed before must have been taken."""
         if self._partial:
             self._partial += data
-        elif self._offset < len(self._buffer):
-            self._buffer = self._buffer[self._offset :] + data
-            self._offset = 0
-        else:
-            self._buffer = data
-            self._offset = 0
+            return
+        self._buffer = self._buffer[self._offset :] + data if self._offset < self._size else data
+        self._size = len(self._buffer)
+        self._offset = 0
 
     def next_frame(self) -> tuple[int, bytes] | None:
         """Return the next whole frame as (code, payload), or None where more bytes are needed.
@@ -71,31 +76,31 @@ class FrameReader:
         Raises:
             RemoteProtocolError: The length is 0 or above the limit. The stream cannot be read on after this.
         """
-        if self._partial:
-            return self._next_from_partial()
-        buffer = self._buffer
         start = self._offset
-        available = len(buffer) - start
+        available = self._size - start
         if available < HEADER_SIZE:
-            if available > 0:
+            if self._partial:
+                return self._next_from_partial()
+            if available:
                 self._keep_partial()
             return None
+        buffer = self._buffer
         length, code = _unpack_header(buffer, start)
         if not 0 < length <= self.limit + 1:
             raise self._bad_length(length, buffer[start : start + 16])
-        end = start + 4 + length
-        if end - start > available:
+        if length + 4 > available:
             self._keep_partial()
             return None
-        self._offset = end
+        end = self._offset = start + 4 + length
         self._virgin = False
         return code, buffer[start + HEADER_SIZE : end]
 
     def _keep_partial(self) -> None:
         """Move a begun frame to a growing buffer, so that many small pieces cost linear time."""
+        self._partials += 1
         self._partial += memoryview(self._buffer)[self._offset :]
         self._buffer = b""
-        self._offset = 0
+        self._offset = self._size = 0
 
     def _next_from_partial(self) -> tuple[int, bytes] | None:
         partial = self._partial
@@ -110,7 +115,7 @@ class FrameReader:
         with memoryview(partial) as view:
             payload = bytes(view[HEADER_SIZE:end])
             self._buffer = bytes(view[end:])
-        self._offset = 0
+        self._size = len(self._buffer)
         self._partial = bytearray()
         self._virgin = False
         return code, payload

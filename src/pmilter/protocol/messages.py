@@ -339,11 +339,16 @@ class _NameValue(Message):
         return _check_text("header name", self.name) + b"\0" + self.value + b"\0"
 
     @classmethod
-    def decode(cls, payload: bytes) -> Self:
-        name, terminator, value = payload.partition(b"\0")
-        if not terminator or not value or value[-1]:
+    def split(cls, payload: bytes) -> tuple[bytes, bytes]:
+        """Return name and value, for those who want no message around them."""
+        name, _, value = payload.partition(b"\0")
+        if not value or value[-1]:
             raise _malformed(cls, "name and value do not both end with a NUL byte")
-        return cls(name, value[:-1])
+        return name, value[:-1]
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        return cls(*cls.split(payload))
 
 
 class Header(_NameValue):
@@ -523,11 +528,11 @@ class AddHeader(_NameValue):
         return super().payload()
 
     @classmethod
-    def decode(cls, payload: bytes) -> Self:
-        strings = _strings(cls, payload)
-        if len(strings) != 2:
-            raise _malformed(cls, f"{len(strings)} strings instead of name and value")
-        return cls(*strings)
+    def split(cls, payload: bytes) -> tuple[bytes, bytes]:
+        name, value = super().split(payload)
+        if b"\0" in value:
+            raise _malformed(cls, "more strings than name and value")
+        return name, value
 
 
 class _Indexed(Message):
