@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import time
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +42,25 @@ logger: Final = logging.getLogger("pmilter")
 _numbers: Final = itertools.count(1)
 
 
+class _Detached:
+    """Stands where the session, facts and requests of a late callback's Context were."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise _detached_error()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise _detached_error()
+
+
+def _detached_error() -> LocalProtocolError:
+    return LocalProtocolError(
+        "this callback has passed its deadline; the MTA has been answered without it"
+    )
+
+
+_DETACHED: Final[Any] = _Detached()
+
+
 class ConnectionLog(logging.LoggerAdapter[logging.Logger]):
     """Puts connection id and queue id before each line, and both on the record as `connection_id` and `queue_id`."""
 
@@ -72,21 +92,22 @@ class Context:
     callback has returned CONTINUE or ACCEPT, and are then sent with the verdict; any other outcome drops them.
 
     Attributes:
-        priv: Anything of the filter's, for the whole connection; at first None.
         connection_id: A text that names the connection in the log; unique on this machine while the process lives.
     """
 
     __slots__ = (
+        "_detached",
         "_facts",
         "_log",
+        "_priv",
         "_requests",
         "_session",
         "connection_id",
-        "priv",
     )
 
     def __init__(self, session: FilterSession, facts: Facts, requests: Requests) -> None:
-        self.priv: Any = None
+        self._priv: Any = None
+        self._detached = False
         self.connection_id = f"{os.getpid()}.{next(_numbers)}"
         self._session = session
         self._facts = facts
@@ -94,6 +115,21 @@ class Context:
         self._log: ConnectionLog | None = None
 
     # --- state
+
+    @property
+    def priv(self) -> Any:
+        """Anything of the filter's, for the whole connection; at first None."""
+        self._check_attached()
+        return self._priv
+
+    @priv.setter
+    def priv(self, value: Any) -> None:
+        self._check_attached()
+        self._priv = value
+
+    def _check_attached(self) -> None:
+        if self._detached:
+            raise _detached_error()
 
     def getpriv(self) -> Any:
         """Return what `setpriv` stored on this connection, or None."""
@@ -205,8 +241,23 @@ class Context:
         return self._log
 
     def time_left(self) -> float | None:
-        """Return the seconds until this callback's deadline, or None where it has none."""
-        return None
+        """Return the seconds until this callback's deadline, or None where it has none.
+
+        After the deadline the MTA is answered with the stage's fallback, and every use of this Context raises.
+        """
+        return self._requests.time_left(time.monotonic())
+
+    def detach(self, requests: Requests) -> Context:
+        """Make every use of this Context raise, since its callback is late; return the one that takes its place.
+
+        For the conversation; any thread may be using the old one meanwhile.
+        """
+        successor = Context(self._session, self._facts, requests)
+        successor.priv = self._priv
+        successor.connection_id = self.connection_id
+        self._session = self._facts = self._requests = _DETACHED
+        self._detached = True
+        return successor
 
     # --- replies
 

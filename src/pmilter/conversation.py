@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.context import Context
-from pmilter.effects import Call, Effect, Receive, Send, Service
+from pmilter.effects import Call, CallTimedOut, Effect, Receive, Send, Service
 from pmilter.errors import ConnectionClosed, MilterError, MilterTimeout
 from pmilter.facts import Facts
 from pmilter.program import VERDICTS, Program, Stage
@@ -101,7 +101,7 @@ class Conversation:
         """Start an SMTP session: nothing of an earlier one on the same socket is left."""
         self._called = False
         self._facts = Facts()
-        self._requests = Requests(self._write)
+        self._requests = Requests(self._call, self._write)
         self._context = Context(self._session, self._facts, self._requests)
         self._tally = Tally(self._facts, self._program.plan.limits)
         self._verdicts = Verdicts(self._session, self._facts)
@@ -156,6 +156,7 @@ class Conversation:
                     call.function = stage.function
                     call.arguments = stage.arguments(self._context, session.payload)
                     call.stage = stage.name
+                    call.timeout = stage.timeout
                     self._called = True
                     try:
                         outcome = yield call
@@ -205,7 +206,7 @@ class Conversation:
             verdicts.stop()
         within = stage.note is None or stage.note(self._tally, self._session.payload)
         if verdicts.special and not verdicts.shows(stage.command, move):
-            verdicts.answer_unasked(stage.command, move)
+            verdicts.answer_unasked(stage, move, self._context)
             self._finished = verdicts.final
         elif not within:
             self._answer_over_limit(stage)
@@ -247,6 +248,7 @@ class Conversation:
         call.function = stage.function  # type: ignore[assignment]  # asked only where there is one
         call.arguments = arguments
         call.stage = stage.name
+        call.timeout = stage.timeout
         try:
             outcome: object = yield call
         except BaseException as error:  # noqa: BLE001  # whatever a filter raises, the MTA gets its answer
@@ -257,11 +259,21 @@ class Conversation:
         """Log what a callback raised, and return the fallback."""
         if isinstance(error, GeneratorExit):
             raise error
-        self._requests.take_reply()
-        self._context.log.error(
-            "the %s callback failed, answering %s", stage.name, stage.fallback.name, exc_info=error
-        )
+        if isinstance(error, CallTimedOut):
+            self._detach(error, f"answering {stage.fallback.name}")
+        else:
+            self._requests.take_reply()
+            message = "the %s callback failed, answering %s"
+            self._context.log.error(message, stage.name, stage.fallback.name, exc_info=error)
         return stage.fallback
+
+    def _detach(self, error: CallTimedOut, consequence: str) -> None:
+        """Go on without a callback that is late: nothing that it still does counts, and no other runs beside it."""
+        self._context.log.error("%s, %s; it is at\n%s", error, consequence, error.stack)
+        self._requests.end_eom()
+        self._requests = Requests(self._call, self._write)
+        self._context = self._context.detach(self._requests)
+        self._verdicts.wait_for(error.late)
 
     def _verdict(self, stage: Stage, outcome: object) -> Message:
         """Return the reply for what a callback returned."""
@@ -335,7 +347,10 @@ class Conversation:
             clipped = clip(answer, offer)
             if clipped != answer:
                 logger.warning(
-                    "%s: not offered by the MTA, so left out: %r became %r", self._peer, answer, clipped
+                    "%s: not offered by the MTA, so left out: %r became %r",
+                    self._peer,
+                    answer,
+                    clipped,
                 )
             answer = clipped
         self._session.negotiate(answer)
@@ -347,17 +362,16 @@ class Conversation:
         """Return the filter's own answer to an offer; where it fails, the library's, and a verdict kept for what follows."""
         self._called = True
         self._requests.negotiating = True
-        call = self._call
-        call.function, call.arguments, call.stage = (
-            function,
-            (self._context, offer, choice),
-            "negotiate",
-        )
+        self._prepare_call("negotiate", function, offer, choice)
         fallback = self._program.plan.fallback["negotiate"]
         try:
-            return _own_options((yield call), offer, choice)
+            return _own_options((yield self._call), offer, choice)
         except GeneratorExit:
             raise
+        except CallTimedOut as error:
+            self._detach(error, f"the first command will be answered with {fallback.name}")
+            self._verdicts.hold_first(VERDICTS[fallback])
+            return choice
         except BaseException as error:  # whatever a filter raises, the MTA gets its answer
             message = "the negotiate callback failed, the first command will be answered with %s"
             self._context.log.error(message, fallback.name, exc_info=error)
@@ -414,17 +428,28 @@ class Conversation:
         if self._called:
             yield from self._ask_unanswered("close", self._program.close)
 
-    def _ask_unanswered(self, stage: str, function: Callable[..., Any] | None) -> Talk:
-        """Have abort or close called: nothing that they do is answered."""
-        if function is None:
-            return
+    def _prepare_call(self, stage: str, function: Callable[..., Any], *arguments: object) -> None:
         self._called = True
         call = self._call
-        call.function, call.arguments, call.stage = function, (self._context,), stage
+        call.stage = stage
+        call.function = function
+        call.arguments = (self._context, *arguments)
+        call.timeout = self._program.plan.limits.command_time
+
+    def _ask_unanswered(self, stage: str, function: Callable[..., Any] | None) -> Talk:
+        """Have abort or close called: nothing that they do is answered."""
+        late = self._verdicts.late
+        if function is None or (late is not None and stage == "abort"):
+            return
+        if late is not None and late.then(function, (self._context,)):
+            return
+        self._prepare_call(stage, function)
         try:
-            yield call
+            yield self._call
         except GeneratorExit:
             raise
+        except CallTimedOut as error:
+            self._detach(error, "going on without it")
         except BaseException as error:  # there is no answer to give; the connection goes on
             self._context.log.error("the %s callback failed", stage, exc_info=error)
         self._requests.take_reply()

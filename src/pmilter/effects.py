@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING, Any
+
+from pmilter.errors import MilterTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -37,19 +40,69 @@ class Send:
 class Call:
     """Call one of the filter's callbacks. Resume with what it returned, awaited where that is a coroutine.
 
-    What it raised, of whatever type, is thrown into the conversation.
+    What it raised, of whatever type, is thrown into the conversation. Where it does not return in time, throw `CallTimedOut`
+    and go on; a dispatcher that cannot may ignore `timeout`.
 
     Attributes:
         function: The callback.
         arguments: Its arguments, the `Context` first.
         stage: Name of its stage.
+        timeout: Seconds that it has, or None.
+        deadline: Time (`time.monotonic`) when they are over; set by a dispatcher that heeds `timeout`, else None.
     """
 
-    __slots__ = ("arguments", "function", "stage")
+    __slots__ = ("arguments", "deadline", "function", "stage", "timeout")
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     stage: str
+    timeout: float | None
+
+    def __init__(self) -> None:
+        self.deadline: float | None = None
+
+
+class Late:
+    """A callback that has passed its deadline and not returned yet. Thread-safe."""
+
+    __slots__ = ("_lock", "_then", "done")
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._then: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self.done = False
+        """True once it has returned."""
+
+    def then(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
+        """Have a callback called after it has returned; return False where it has returned already."""
+        with self._lock:
+            if not self.done:
+                self._then.append((function, arguments))
+            return not self.done
+
+    def finish(self) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
+        """Note that it has returned; return what is to be called now, on the thread where it ran."""
+        with self._lock:
+            self.done = True
+            return self._then
+
+
+class CallTimedOut(MilterTimeout):
+    """A callback did not return in time.
+
+    Attributes:
+        stage: Its stage.
+        late: Tells when it returns after all.
+        stack: Where it was, as text for the log; may be empty.
+    """
+
+    def __init__(self, stage: str, seconds: float, late: Late, stack: str = "") -> None:
+        super().__init__(
+            f"the {stage} callback did not return within {seconds:g} seconds", seconds=seconds
+        )
+        self.stage = stage
+        self.late = late
+        self.stack = stack
 
 
 Effect = Receive | Send | Call

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 from pmilter.errors import ConfigError
 from pmilter.protocol.frames import DEFAULT_LIMIT
+
+_MAY_BE_NONE: Final = frozenset({"command_time", "eom_time"})
 
 
 class Limits:
@@ -23,6 +27,10 @@ class Limits:
         negotiation: Seconds for the MTA's first packet to arrive.
         frame_time: Seconds for the rest of a frame once it has begun, and for sending an answer.
         grace: Seconds that open messages get to finish after `Milter.stop`.
+        command_time: Seconds that a callback other than eom has before the fallback is answered for it; None for no end. The
+            default is below Postfix's 30 seconds; Sendmail by default waits 10, see `for_sendmail`.
+        eom_time: Seconds that the eom callback has, progress included. Below the 300 seconds of both MTAs.
+        progress_time: Seconds between two progress frames that are sent by themselves while the eom callback runs.
 
     Raises:
         ConfigError: A limit is not positive, or `frame` is too small.
@@ -30,7 +38,9 @@ class Limits:
 
     __slots__ = (
         "arguments",
+        "command_time",
         "connections",
+        "eom_time",
         "frame",
         "frame_time",
         "grace",
@@ -38,6 +48,7 @@ class Limits:
         "headers",
         "macros",
         "negotiation",
+        "progress_time",
         "recipients",
     )
 
@@ -54,6 +65,9 @@ class Limits:
         negotiation: float = 60.0,
         frame_time: float = 60.0,
         grace: float = 10.0,
+        command_time: float | None = 25.0,
+        eom_time: float | None = 270.0,
+        progress_time: float = 5.0,
     ) -> None:
         values = {
             "frame": frame,
@@ -66,8 +80,14 @@ class Limits:
             "negotiation": negotiation,
             "frame_time": frame_time,
             "grace": grace,
+            "command_time": command_time,
+            "eom_time": eom_time,
+            "progress_time": progress_time,
         }
         for name, value in values.items():
+            if value is None and name in _MAY_BE_NONE:
+                object.__setattr__(self, name, value)
+                continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
                 raise ConfigError(f"limit {name} must be a number above 0, not {value!r}")
             object.__setattr__(self, name, value)
@@ -86,6 +106,14 @@ class Limits:
     negotiation: float
     frame_time: float
     grace: float
+    command_time: float | None
+    eom_time: float | None
+    progress_time: float
+
+    @classmethod
+    def for_sendmail(cls, **others: Any) -> Limits:
+        """Return limits with callback times below Sendmail's defaults: 8 seconds a command, 280 at end of message."""
+        return cls(**{"command_time": 8.0, "eom_time": 280.0, **others})
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Limits cannot be changed; make a new one with {name}={value!r}")

@@ -63,6 +63,8 @@ class Stage(NamedTuple):
     legal: frozenset[Status]
     """What the callback may return."""
     fallback: Status
+    timeout: float | None
+    """Seconds that the callback has, or None."""
 
 
 class Program:
@@ -144,6 +146,7 @@ def _stage(plan: Plan, command: Command) -> Stage:
         _NOTES.get(command),
         frozenset(legal),
         plan.fallback[rule.name],
+        plan.limits.eom_time if command is Command.BODYEOB else plan.limits.command_time,
     )
 
 

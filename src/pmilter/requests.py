@@ -14,6 +14,7 @@ from pmilter.reply import Reply
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pmilter.effects import Call
     from pmilter.protocol.constants import MacroStage
 
 SHUTDOWN: Final = Reply(421, "4.7.0", "Service not available, closing transmission channel")
@@ -26,6 +27,7 @@ class Requests:
     """What the callbacks of one connection have asked for. All but `progress` belongs to the running callback's thread.
 
     Args:
+        call: The effect that tells the deadline of the running callback.
         write: Sends bytes to the MTA at once, from any thread; None where there is no way to.
 
     Attributes:
@@ -37,6 +39,7 @@ class Requests:
 
     __slots__ = (
         "_body",
+        "_call",
         "_in_eom",
         "_lock",
         "_write",
@@ -47,7 +50,8 @@ class Requests:
         "symlists",
     )
 
-    def __init__(self, write: Callable[[bytes], object] | None) -> None:
+    def __init__(self, call: Call, write: Callable[[bytes], object] | None) -> None:
+        self._call = call
         self._write = write
         self._lock = Lock()
         self._in_eom = False
@@ -70,6 +74,11 @@ class Requests:
     def shutdown(self) -> None:
         """Have the callback answered with 421, whatever it returns and whatever else is set."""
         self.reply = SHUTDOWN
+
+    def time_left(self, now: float) -> float | None:
+        """Return the seconds until the running callback's deadline, or None where it has none."""
+        deadline = self._call.deadline
+        return None if deadline is None else deadline - now
 
     def take_symlists(self) -> dict[MacroStage, bytes]:
         """Return the macro lists that were set, EOM and EOH together."""

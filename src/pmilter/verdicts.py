@@ -14,6 +14,7 @@ from pmilter.reply import Reply
 
 if TYPE_CHECKING:
     from pmilter.context import Context
+    from pmilter.effects import Late
     from pmilter.facts import Facts
     from pmilter.program import Stage
     from pmilter.protocol.filter_session import FilterSession
@@ -45,6 +46,7 @@ class Verdicts:
         "_facts",
         "_held",
         "_held_connection",
+        "_late",
         "_once",
         "_session",
         "_skip_body",
@@ -59,6 +61,7 @@ class Verdicts:
         self._held: Message | None = None
         self._held_connection: Message | None = None
         self._once = False
+        self._late: Late | None = None
         self._standing: Message | None = None
         self._skip_body = False
         self.special = False
@@ -69,11 +72,23 @@ class Verdicts:
         self._held = self._held_connection
         self._standing = None
         self._skip_body = False
-        self.special = self._held is not None
+        self.special = self._held is not None or self._late is not None
+
+    def wait_for(self, late: Late) -> None:
+        """Show the filter nothing more until a late callback has returned."""
+        self._late = late
+        self.special = True
+
+    @property
+    def late(self) -> Late | None:
+        """The callback that has passed its deadline and not returned yet, or None."""
+        if self._late is not None and self._late.done:
+            self._late = None
+        return self._late
 
     def shows(self, command: int, move: Move) -> bool:
         """Return whether the filter is to see a command at all."""
-        if self._held is not None or move is Move.REPEAT:
+        if self._held is not None or move is Move.REPEAT or self.late is not None:
             return False
         return not (self._skip_body and command == Command.BODY)
 
@@ -101,8 +116,10 @@ class Verdicts:
         if session.due:
             self._give(verdict)
 
-    def answer_unasked(self, command: int, move: Move) -> None:
+    def answer_unasked(self, stage: Stage, move: Move, context: Context) -> None:
         """Answer a command that is not shown to the filter."""
+        if self._held is None and self._late is not None and move is not Move.REPEAT:
+            self.settle(stage, VERDICTS[stage.fallback], context)
         if not self._session.due:
             return
         if move is Move.REPEAT:
@@ -110,7 +127,7 @@ class Verdicts:
         elif self._held is STOPPING:
             self._give(STOPPING)
             self.final = True
-        elif self._held is None or command in _NARROW:
+        elif self._held is None or stage.command in _NARROW:
             self._session.reply(CONTINUE)
         else:
             self._give(self._held)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pmilter.dispatchers.ithread import ithread_dispatcher
 from pmilter.dispatchers.postfork import postfork_dispatcher
+from pmilter.dispatchers.selector import selector_dispatcher
 from pmilter.dispatchers.sequential import sequential_dispatcher
 from pmilter.dispatchers.serving import Handler, Listener, Stopped
 
@@ -13,5 +14,6 @@ __all__ = [
     "Stopped",
     "ithread_dispatcher",
     "postfork_dispatcher",
+    "selector_dispatcher",
     "sequential_dispatcher",
 ]

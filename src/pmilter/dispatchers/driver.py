@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import struct
+import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.effects import Call, Receive
 from pmilter.errors import MilterTimeout
@@ -13,41 +15,107 @@ from pmilter.errors import MilterTimeout
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pmilter.effects import Talk
+    from pmilter.dispatchers.deadlines import Slot, Ticket, Watch
+    from pmilter.effects import CallTimedOut, Late, Talk
+
+logger: Final = logging.getLogger("pmilter")
 
 READ_SIZE: Final = 65_540
 """Bytes asked for in one read: a full body chunk with its frame."""
 
-_QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+QUICKACK: Final[int | None] = getattr(socket, "TCPQUICKACK", None)
 _TIMEVAL: Final = struct.Struct("@ll")
 
 
-def drive(talk: Talk, sock: socket.socket, *, until: float | None = None) -> None:
-    """Perform a conversation to its end.
+class Driver:
+    """Performs one conversation.
 
     Args:
         talk: The conversation, not started yet.
         sock: A connected socket in blocking mode; stays open.
         until: Time (`time.monotonic`) at which the peer's time is over whatever it does, or None.
+        watch: Takes calls over that run out of time; None to let them take as long as they will.
     """
-    receive = _receiver(sock, until)
-    resume = talk.send
-    outcome: object = None
-    while True:
+
+    def __init__(
+        self,
+        talk: Talk,
+        sock: socket.socket,
+        *,
+        until: float | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self._talk = talk
+        self._sock = sock
+        self._receive = _receiver(sock, until)
+        self._watch = watch
+        self._slot: Slot | None = watch.slot(self._take_over) if watch is not None else None
+        self._home = threading.Event()
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Perform the conversation to its end; return when that has come and the callbacks of this thread have returned."""
         try:
-            effect = resume(outcome)
-        except StopIteration:
-            return
-        resume = talk.send
+            self._perform(self._talk.send, None)
+            self._home.set()
+            self._ended.wait()
+        finally:
+            if self._watch is not None and self._slot is not None:
+                self._watch.forget(self._slot)
+
+    def _perform(self, resume: Callable[[Any], Any], outcome: object) -> None:
+        """Go on to the end of the conversation, or until a call is taken over by another thread."""
+        talk, slot, receive, sendall = self._talk, self._slot, self._receive, self._sock.sendall
+        ticket: Ticket | None = None
+        while True:
+            try:
+                effect = resume(outcome)
+            except StopIteration:
+                self._ended.set()
+                return
+            resume = talk.send
+            try:
+                if type(effect) is Call:
+                    if slot is not None:
+                        ticket = slot.begin(effect)
+                    outcome = effect.function(*effect.arguments)
+                elif type(effect) is Receive:
+                    outcome = receive(effect.timeout)
+                else:
+                    outcome = sendall(effect.data)
+            except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
+                resume, outcome = talk.throw, error
+            if ticket is not None and slot is not None:
+                late = slot.end(ticket)
+                if late is not None:
+                    _finish(late)
+                    return
+                ticket = None
+
+    def _take_over(self, error: CallTimedOut) -> None:
+        """Carry on without the callback that is late, on a new thread."""
+        threading.Thread(
+            target=self._succeed, args=(error,), name="pmilter-late", daemon=True
+        ).start()
+
+    def _succeed(self, error: CallTimedOut) -> None:
+        self._perform(self._talk.throw, error)
+        if not self._ended.is_set():
+            return  # taken over in its turn
+        self._sock.close()  # the late one may never return
+        watch = self._watch
+        if watch is not None and watch.on_stuck is not None and not self._home.wait(watch.grace):
+            logger.error("a callback has not returned after its connection has ended")
+            watch.on_stuck()
+
+
+def _finish(late: Late) -> None:
+    """Call what had to wait for a late callback, on the thread where that ran."""
+    for function, arguments in late.finish():
         try:
-            if type(effect) is Call:
-                outcome = effect.function(*effect.arguments)
-            elif type(effect) is Receive:
-                outcome = receive(effect.timeout)
-            else:
-                outcome = sock.sendall(effect.data)  # type: ignore[union-attr,func-returns-value]  # it is a Send
-        except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-            resume, outcome = talk.throw, error
+            function(*arguments)
+        except BaseException:  # nobody waits for it
+            logger.exception("the close callback failed")
 
 
 def _receiver(sock: socket.socket, until: float | None) -> Callable[[float | None], bytes]:
@@ -57,7 +125,7 @@ def _receiver(sock: socket.socket, until: float | None) -> Callable[[float | Non
     """
     recv = sock.recv
     current: float | None = None
-    quickack = _QUICKACK if sock.family != socket.AF_UNIX else None
+    quickack = QUICKACK if sock.family != socket.AF_UNIX else None
 
     def receive(timeout: float | None) -> bytes:
         nonlocal current
@@ -88,7 +156,7 @@ def _set_timeout(sock: socket.socket, option: int, seconds: float | None) -> Non
 
 
 def prepare(sock: socket.socket, send_timeout: float) -> None:
-    """Set an accepted socket up for `drive`.
+    """Set an accepted socket up for a `Driver`.
 
     Args:
         sock: The socket.

@@ -6,6 +6,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Final
 
+from pmilter.dispatchers.deadlines import Watch
 from pmilter.dispatchers.overflow import Overflow, check_overflow, room
 from pmilter.dispatchers.serving import Stopped
 
@@ -35,6 +36,7 @@ def ithread_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
 
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
         limit = milter.get_max_interpreters() or handler.program.plan.limits.connections
+        handler.watch = Watch(handler.program.plan.limits)
         threads = _Threads(handler, limit, room(limit, overflow))
         try:
             while True:

@@ -23,6 +23,7 @@ MODULES: Final = {
     "postfork": "pmilter.dispatchers.postfork",
     "ithread": "pmilter.dispatchers.ithread",
     "sequential": "pmilter.dispatchers.sequential",
+    "selector": "pmilter.dispatchers.selector",
 }
 """Name -> module, which has a function ``<name>_dispatcher``."""
 

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.conversation import Conversation
-from pmilter.dispatchers.driver import drive, peer_name, prepare
+from pmilter.dispatchers.driver import Driver, peer_name, prepare
 from pmilter.dispatchers.registry import choose_dispatcher
 from pmilter.effects import Service
 from pmilter.plan import Callback, Plan
@@ -24,6 +24,7 @@ from pmilter.protocol.constants import Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pmilter.dispatchers.deadlines import Watch
     from pmilter.dispatchers.listening import ListeningSocket
     from pmilter.effects import Talk
     from pmilter.milter import Milter
@@ -194,6 +195,16 @@ class Listener:
             if not ready and idle is not None:
                 idle()
 
+    def accept_now(self) -> tuple[socket.socket, Any] | None:
+        """Return a connection that waits, as `accept`, or None where there is none; for dispatchers with a loop of their own.
+
+        Raises:
+            Stopped: The service is stopping.
+        """
+        if self._serving.stopping:
+            raise Stopped
+        return self._try_accept()
+
     def _try_accept(self) -> tuple[socket.socket, Any] | None:
         try:
             return self.socket.accept()
@@ -215,11 +226,15 @@ class Handler:
     Args:
         program: The filter.
         serving: The service that the connections belong to.
+
+    Attributes:
+        watch: Answers for callbacks that run out of time; a dispatcher whose threads can be waited for sets it.
     """
 
     def __init__(self, program: Program, serving: Serving) -> None:
         self.program = program
         self.serving = serving
+        self.watch: Watch | None = None
         self._refusal = _refusal_program(program.plan)
 
     def __call__(self, conn: socket.socket) -> None:
@@ -239,6 +254,10 @@ class Handler:
         """
         return Conversation(self.program, peer, write=write, service=self.serving).run()
 
+    def refusal(self, peer: str, write: Callable[[bytes], object] | None = None) -> Talk:
+        """Return the conversation for a connection over the limit; it is to be ended after `REFUSAL_TIME`."""
+        return Conversation(self._refusal, peer, write=write, service=self.serving).run()
+
     def _perform(self, conn: socket.socket, program: Program, seconds: float | None) -> None:
         self.serving.enter(conn)
         try:
@@ -246,7 +265,8 @@ class Handler:
             talk = Conversation(
                 program, peer_name(conn), write=conn.sendall, service=self.serving
             ).run()
-            drive(talk, conn, until=None if seconds is None else time.monotonic() + seconds)
+            until = None if seconds is None else time.monotonic() + seconds
+            Driver(talk, conn, until=until, watch=self.watch).run()
         except OSError as error:  # gone before it began
             logger.info("a connection was lost: %s", error)
         except Exception:

@@ -1,0 +1,165 @@
+"""Answers in time for callbacks that do not return, on blocking sockets.
+
+Python cannot interrupt a thread. So one thread of the process, the `Watch`, looks at the calls under way; where one runs out of
+time it starts another thread that carries the conversation on, and the callback's own thread, when it returns at last,
+finds that the connection is no longer its business. At end of message the watch also sends progress.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Final
+
+from pmilter.effects import CallTimedOut, Late
+from pmilter.errors import MilterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pmilter.effects import Call
+    from pmilter.limits import Limits
+
+_SLOWEST_LOOK: Final = 0.5
+_QUICKEST_LOOK: Final = 0.01
+_LOOKS_A_LIMIT: Final = 20
+"""Looks within the shortest limit: how far a deadline may be passed."""
+
+
+_NEVER: Final = float("inf")
+
+Ticket = list["float | Late"]
+"""One call: holds its deadline while it runs on its own, a `Late` once it was taken over, nothing once it has returned.
+
+Appending and popping are atomic, so that the usual case needs no lock.
+"""
+
+
+class Slot:
+    """The call that one connection has under way. The conversation's thread begins and ends it; the watch may take it over.
+
+    Args:
+        take_over: Carries the conversation on with what is to be thrown into it; called on the watch's thread, must not block.
+        progress_every: Seconds between two automatic progress frames.
+    """
+
+    __slots__ = (
+        "_call",
+        "_lock",
+        "_progress_at",
+        "_progress_every",
+        "_take_over",
+        "_thread",
+        "_ticket",
+    )
+
+    def __init__(self, take_over: Callable[[CallTimedOut], None], progress_every: float) -> None:
+        self._take_over = take_over
+        self._progress_every = progress_every
+        self._lock = threading.Lock()
+        self._ticket: Ticket = []
+        self._call: Call | None = None
+        self._progress_at = 0.0
+        self._thread = 0
+
+    def begin(self, call: Call) -> Ticket:
+        """Note that a call begins on this thread."""
+        now = time.monotonic()
+        call.deadline = now + call.timeout if call.timeout is not None else None
+        self._call = call
+        self._thread = threading.get_ident()
+        self._progress_at = now + self._progress_every
+        ticket: Ticket = [call.deadline if call.deadline is not None else _NEVER]
+        self._ticket = ticket
+        return ticket
+
+    def end(self, ticket: Ticket) -> Late | None:
+        """Note that a call has returned; where it was taken over, return what is to be finished."""
+        try:
+            what = ticket.pop()
+        except IndexError:
+            with self._lock:  # the watch is just taking it over
+                what = ticket.pop()
+        return what if isinstance(what, Late) else None
+
+    def look(self, now: float) -> None:
+        """Take the call over where its time is up; send progress where that is due. For the watch."""
+        ticket = self._ticket
+        with self._lock:
+            try:
+                deadline = ticket[0]
+                if isinstance(deadline, Late) or self._call is None:
+                    return
+                if now < deadline:
+                    self._send_progress(now)
+                    return
+                ticket.pop()
+            except IndexError:  # it has just returned
+                return
+            late = Late()
+            ticket.append(late)
+        call = self._call
+        self._take_over(CallTimedOut(call.stage, call.timeout or 0.0, late, _stack(self._thread)))
+
+    def _send_progress(self, now: float) -> None:
+        call = self._call
+        if call is None or call.stage != "eom" or now < self._progress_at:
+            return
+        self._progress_at = now + self._progress_every
+        with contextlib.suppress(MilterError, OSError):  # it has just returned, or the MTA has gone
+            call.arguments[0].progress()
+
+
+def _stack(thread: int) -> str:
+    frame = sys._current_frames().get(thread)  # noqa: SLF001  # the documented way to see another thread's stack
+    return "".join(traceback.format_stack(frame)) if frame else ""
+
+
+class Watch:
+    """Looks after the slots of one process, on a thread of its own that begins with the first slot.
+
+    Args:
+        limits: Tell how often to look.
+        on_stuck: Called on a connection's thread when its conversation has ended and the late callback still has not returned
+            after the grace period; a process that serves nothing else ends itself then.
+    """
+
+    def __init__(self, limits: Limits, on_stuck: Callable[[], None] | None = None) -> None:
+        shortest = min(limits.command_time or 1e9, limits.eom_time or 1e9, limits.progress_time)
+        self._pause = min(_SLOWEST_LOOK, max(_QUICKEST_LOOK, shortest / _LOOKS_A_LIMIT))
+        self._limits = limits
+        self._slots: set[Slot] = set()
+        self._some = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self.grace = limits.grace
+        self.on_stuck = on_stuck
+
+    def slot(self, take_over: Callable[[CallTimedOut], None]) -> Slot:
+        """Return a slot that is looked after until `forget`."""
+        slot = Slot(take_over, self._limits.progress_time)
+        with self._some:
+            self._slots.add(slot)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="pmilter-watch", daemon=True)
+                self._thread.start()
+            self._some.notify()
+        return slot
+
+    def forget(self, slot: Slot) -> None:
+        """Stop looking after a slot."""
+        with self._some:
+            self._slots.discard(slot)
+
+    def _run(self) -> None:
+        while True:
+            with self._some:
+                while not self._slots:
+                    self._some.wait()
+                slots = tuple(self._slots)
+            now = time.monotonic()
+            for slot in slots:
+                slot.look(now)
+            time.sleep(self._pause)

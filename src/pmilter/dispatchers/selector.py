@@ -1,0 +1,319 @@
+"""One thread, all connections, a loop of its own: the most mail a second, for callbacks that do not wait for anything."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from pmilter.dispatchers.driver import QUICKACK, READ_SIZE, peer_name
+from pmilter.dispatchers.overflow import Overflow, check_overflow, room
+from pmilter.dispatchers.serving import REFUSAL_TIME, Stopped
+from pmilter.effects import Call, Receive
+from pmilter.errors import MilterTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pmilter.dispatchers.registry import Dispatcher
+    from pmilter.dispatchers.serving import Handler, Listener
+    from pmilter.effects import Effect, Talk
+    from pmilter.milter import Milter
+
+logger: Final = logging.getLogger("pmilter")
+
+_IN: Final = select.POLLIN
+_OUT: Final = select.POLLOUT
+_ROUND: Final = 1.0
+"""Seconds between two looks for connections whose time is over."""
+
+_NEVER: Final = float("inf")
+
+
+def selector_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
+    """Return a dispatcher that serves all connections on one thread. A slow callback stalls all of them.
+
+    Args:
+        overflow: What becomes of connections over `max_children` (by default over `Limits.connections`).
+
+    Raises:
+        ConfigError: `overflow` is neither ``"refuse"`` nor ``"wait"``.
+    """
+    check_overflow(overflow)
+
+    def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
+        limit = milter.get_max_interpreters() or handler.program.plan.limits.connections
+        _Loop(listener, handler, limit, room(limit, overflow)).run()
+
+    return serve
+
+
+class _Connection:
+    """One connection: its socket, its conversation, what it waits for."""
+
+    __slots__ = (
+        "deadline",
+        "quickack",
+        "recv",
+        "resume",
+        "send",
+        "sock",
+        "talk",
+        "unsent",
+        "until",
+    )
+
+    def __init__(self, sock: socket.socket, talk: Talk, until: float) -> None:
+        self.sock = sock
+        self.talk = talk
+        self.resume = talk.send
+        self.recv = sock.recv
+        self.send = sock.send
+        self.until = until
+        self.deadline = until
+        self.unsent: memoryview | None = None
+        self.quickack = sock.family != socket.AF_UNIX and QUICKACK is not None
+
+
+class _Loop:
+    """The loop of one service.
+
+    Args:
+        listener: Where connections come from.
+        handler: Makes conversations.
+        limit: Most connections served.
+        most: Most connections open, those that are being refused included.
+    """
+
+    def __init__(self, listener: Listener, handler: Handler, limit: int, most: int) -> None:
+        self._listener = listener
+        self._handler = handler
+        self._serving = handler.serving
+        self._limit = limit
+        self._most = most
+        self._poller = _Poller()
+        self._connections: dict[int, _Connection] = {}
+        self._listening = False
+
+    def run(self) -> None:
+        """Serve until all has come to its end."""
+        self._poller.register(self._serving.stop_fd, _IN)
+        self._listen()
+        looked = time.monotonic()
+        try:
+            while not self._serving.stopping:
+                events = self._poller.poll(_ROUND)
+                now = time.monotonic()
+                for fd, _ in events:
+                    connection = self._connections.get(fd)
+                    if connection is not None:
+                        self._attend(connection, now)
+                    elif fd == self._serving.stop_fd:
+                        self._serving.stop_here()
+                    else:
+                        self._accept(now)
+                if now - looked >= _ROUND:
+                    looked = now
+                    self._time_out(now)
+        except Stopped:
+            pass
+        finally:
+            self._finish()
+            self._poller.close()
+
+    def _finish(self) -> None:
+        """Let open messages end, for as long as the grace period allows."""
+        serving = self._serving
+        serving.stop_here()
+        self._unlisten()
+        self._poller.unregister(serving.stop_fd)
+        deadline = time.monotonic() + serving.grace
+        while self._connections and not serving.urgent and (now := time.monotonic()) < deadline:
+            for fd, _ in self._poller.poll(min(_ROUND, deadline - now)):
+                if (connection := self._connections.get(fd)) is not None:
+                    self._attend(connection, now)
+        for connection in tuple(self._connections.values()):
+            self._resume(connection, b"", time.monotonic())
+            self._close(connection)
+
+    # --- accepting
+
+    def _listen(self) -> None:
+        if not self._listening:
+            self._poller.register_listener(self._listener.socket.fileno())
+            self._listening = True
+
+    def _unlisten(self) -> None:
+        if self._listening:
+            self._poller.unregister(self._listener.socket.fileno())
+            self._listening = False
+
+    def _accept(self, now: float) -> None:
+        """Accept one connection: not all that wait, so that other processes get their share."""
+        accepted = self._listener.accept_now()
+        if accepted is None:
+            return
+        sock = accepted[0]
+        try:
+            self._begin(sock, now)
+        except OSError as error:  # gone before it began
+            logger.info("a connection was lost: %s", error)
+            sock.close()
+        if len(self._connections) >= self._most:
+            self._unlisten()
+
+    def _begin(self, sock: socket.socket, now: float) -> None:
+        sock.setblocking(False)  # noqa: FBT003  # the standard library's own signature
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        refused = len(self._connections) >= self._limit
+        make = self._handler.refusal if refused else self._handler.conversation
+        talk = make(peer_name(sock), sock.send)
+        connection = _Connection(sock, talk, now + REFUSAL_TIME if refused else _NEVER)
+        self._connections[sock.fileno()] = connection
+        self._serving.enter(sock)
+        self._poller.register(sock.fileno(), _IN)
+        self._resume(connection, None, now)
+
+    # --- performing
+
+    def _attend(self, connection: _Connection, now: float) -> None:
+        """Do what has become possible on a connection."""
+        if connection.unsent is not None:
+            self._send_rest(connection, now)
+            return
+        try:
+            if connection.quickack:
+                connection.sock.setsockopt(socket.IPPROTO_TCP, QUICKACK or 0, 1)
+            data = connection.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._throw(connection, error, now)
+            return
+        self._resume(connection, data, now)
+
+    def _resume(self, connection: _Connection, outcome: object, now: float) -> None:
+        """Carry a conversation on, up to where it waits."""
+        self._perform(connection, connection.resume, outcome, now)
+
+    def _throw(self, connection: _Connection, error: Exception, now: float) -> None:
+        """Tell a conversation what went wrong; it ends, after the callbacks that this asks for."""
+        self._perform(connection, connection.talk.throw, error, now)
+
+    def _perform(
+        self, connection: _Connection, step: Callable[[Any], Effect], value: object, now: float
+    ) -> None:
+        resume = connection.resume
+        while True:
+            try:
+                effect = step(value)
+            except StopIteration:
+                self._close(connection)
+                return
+            step = resume
+            kind = type(effect)
+            if kind is Call:
+                try:
+                    value = effect.function(*effect.arguments)  # type: ignore[union-attr]  # the kind says so
+                except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
+                    step, value = connection.talk.throw, error
+            elif kind is Receive:
+                timeout = effect.timeout  # type: ignore[union-attr]  # the kind says so
+                connection.deadline = (
+                    connection.until if timeout is None else min(connection.until, now + timeout)
+                )
+                return
+            else:
+                data, value = effect.data, None  # type: ignore[union-attr]  # the kind says so
+                try:
+                    sent = _send(connection, data)
+                except OSError as error:
+                    step, value = connection.talk.throw, error
+                    continue
+                if sent < len(data):
+                    self._wait_to_send(connection, data, sent, now)
+                    return
+
+    def _wait_to_send(self, connection: _Connection, data: bytes, sent: int, now: float) -> None:
+        connection.unsent = memoryview(data)[sent:]
+        connection.deadline = min(
+            connection.until, now + self._handler.program.plan.limits.frame_time
+        )
+        self._poller.modify(connection.sock.fileno(), _OUT)
+
+    def _send_rest(self, connection: _Connection, now: float) -> None:
+        unsent = connection.unsent or memoryview(b"")
+        try:
+            sent = _send(connection, unsent)
+        except OSError as error:
+            self._throw(connection, error, now)
+            return
+        connection.unsent = unsent[sent:]
+        if sent == len(unsent):
+            connection.unsent = None
+            self._poller.modify(connection.sock.fileno(), _IN)
+            self._resume(connection, None, now)
+
+    def _time_out(self, now: float) -> None:
+        """End the connections whose time is over."""
+        for connection in [c for c in self._connections.values() if c.deadline <= now]:
+            what = (
+                "nothing came from the MTA"
+                if connection.unsent is None
+                else "the MTA takes no more"
+            )
+            self._throw(connection, MilterTimeout(f"{what} for too long"), now)
+
+    def _close(self, connection: _Connection) -> None:
+        fd = connection.sock.fileno()
+        if self._connections.pop(fd, None) is None:
+            return
+        self._poller.unregister(fd)
+        connection.sock.close()
+        self._serving.leave(connection.sock)
+        if len(self._connections) < self._most and not self._serving.stopping:
+            self._listen()
+
+
+def _send(connection: _Connection, data: bytes | memoryview) -> int:
+    try:
+        return connection.send(data)
+    except BlockingIOError:
+        return 0
+
+
+class _Poller:
+    """epoll where there is one, else poll: the same calls, times in seconds."""
+
+    def __init__(self) -> None:
+        epoll = getattr(select, "epoll", None)
+        self._epoll = epoll() if epoll is not None else None
+        self._poll = self._epoll or select.poll()
+        self.register = self._poll.register
+        self.modify = self._poll.modify
+
+    def register_listener(self, fd: int) -> None:
+        """Register a socket that several processes may accept on: not all of them need be woken for each connection."""
+        if self._epoll is not None:
+            with contextlib.suppress(OSError):
+                self._epoll.register(fd, _IN | select.EPOLLEXCLUSIVE)
+                return
+        self._poll.register(fd, _IN)
+
+    def unregister(self, fd: int) -> None:
+        """Forget a descriptor; one that is closed already has been forgotten."""
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            self._poll.unregister(fd)
+
+    def poll(self, seconds: float) -> list[tuple[int, int]]:
+        """Return descriptors and events, after some seconds at the latest."""
+        return self._poll.poll(seconds if self._epoll is not None else seconds * 1000)
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        if self._epoll is not None:
+            self._epoll.close()
