@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pmilter.dispatchers.postfork import (
         postfork_dispatcher as postfork_dispatcher,
     )
+    from pmilter.dispatchers.selector import (
+        selector_dispatcher as selector_dispatcher,
+    )
     from pmilter.dispatchers.sequential import (
         sequential_dispatcher as sequential_dispatcher,
     )
@@ -105,6 +108,7 @@ _MODULES = {
     "pmilter.context": ("Context",),
     "pmilter.dispatchers.ithread": ("ithread_dispatcher",),
     "pmilter.dispatchers.postfork": ("postfork_dispatcher",),
+    "pmilter.dispatchers.selector": ("selector_dispatcher",),
     "pmilter.dispatchers.sequential": ("sequential_dispatcher",),
     "pmilter.dispatchers.serving": ("Stopped",),
     "pmilter.errors": (

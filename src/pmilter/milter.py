@@ -7,7 +7,6 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
-from pmilter import sendmailcf
 from pmilter.callbacks import check_callback, is_coroutine_callback, resolve_callbacks
 from pmilter.errors import ConfigError, LocalProtocolError
 from pmilter.limits import Limits
@@ -105,6 +104,7 @@ class Milter:
         self._sendmail_cf = _DEFAULT_CF
         self._dispatcher: Dispatcher | None = None
         self._serving: Serving | None = None
+        self._stop_asked = False
         self._max_children = 0
         self._max_requests = 0
 
@@ -295,6 +295,7 @@ class Milter:
         self._backlog = backlog
 
     def _check_unbound(self) -> None:
+        self._stop_asked = False
         if self._socket is not None:
             raise LocalProtocolError(f"there is a socket already, on {self._socket.address}")
 
@@ -317,7 +318,9 @@ class Milter:
         """
         if not name:
             raise ConfigError("auto_getconn needs the name of a filter")
-        return sendmailcf.find_connection(name, config or self._sendmail_cf)
+        from pmilter.sendmailcf import find_connection  # few filters look there
+
+        return find_connection(name, config or self._sendmail_cf)
 
     def auto_setconn(self, name: str, config: str | None = None) -> None:
         """Listen where sendmail.cf says that the filter of this name is.
@@ -346,7 +349,9 @@ class Milter:
         Raises:
             ConfigError: The file, or one that it names, cannot be read, or a class comes from a program or map.
         """
-        return sendmailcf.class_members(name, config or self._sendmail_cf)
+        from pmilter.sendmailcf import class_members  # few filters look there
+
+        return class_members(name, config or self._sendmail_cf)
 
     def get_sendmail_option(self, name: str, config: str | None = None) -> str | None:
         """Return the value of an option (``O`` line), or None where it is not set.
@@ -354,7 +359,9 @@ class Milter:
         Raises:
             ConfigError: The file cannot be read.
         """
-        return sendmailcf.find_option(name, config or self._sendmail_cf)
+        from pmilter.sendmailcf import find_option  # few filters look there
+
+        return find_option(name, config or self._sendmail_cf)
 
     # --- service
 
@@ -404,10 +411,6 @@ class Milter:
 
         if self._socket is None:
             raise ConfigError(f"{self.name} has no socket: call setconn before main")
-        if not self._callbacks:
-            raise ConfigError(
-                f"{self.name} has no callbacks: define some with on or register before main"
-            )
         for argument, value in (("max_children", max_children), ("max_requests", max_requests)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ConfigError(f"{argument} must be a number, 0 or above, not {value!r}")
@@ -421,8 +424,11 @@ class Milter:
         return self._dispatcher
 
     def attach(self, serving: Serving | None) -> None:
-        """Take the service that `stop` is to end; `main` calls this."""
+        """Take the service that `stop` is to end; `main` calls this. A stop that came too early ends it at once."""
         self._serving = serving
+        if serving is not None and self._stop_asked:
+            serving.stop()
+        self._stop_asked = False
 
     def coroutine_stages(self) -> list[str]:
         """Return the stages whose callback is a coroutine function."""
@@ -434,8 +440,11 @@ class Milter:
 
     def stop(self) -> None:
         """End `main` gracefully: no new connections, open messages are finished. From a callback, a signal handler or any thread."""
-        if self._serving is not None:
-            self._serving.stop()
+        serving = self._serving
+        if serving is None:
+            self._stop_asked = True
+        else:
+            serving.stop()
 
 
 def _check_actions(actions: Action | int) -> Action:

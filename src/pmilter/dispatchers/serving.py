@@ -17,6 +17,7 @@ from pmilter.conversation import Conversation
 from pmilter.dispatchers.driver import Driver, peer_name, prepare
 from pmilter.dispatchers.registry import choose_dispatcher
 from pmilter.effects import Service
+from pmilter.errors import ConfigError
 from pmilter.plan import Callback, Plan
 from pmilter.program import Program
 from pmilter.protocol.constants import Status
@@ -88,6 +89,7 @@ class Serving(Service):
         self.urgent = False
         self.grace = grace
         self._live: set[socket.socket] = set()
+        self._leaving = threading.Lock()
         self._parent: Pipe | None = None
         self._stop = Pipe()
         self._tick = Pipe()
@@ -132,9 +134,11 @@ class Serving(Service):
 
     def leave(self, conn: socket.socket) -> None:
         """Forget a connection."""
-        self._live.discard(conn)
-        if self.stopping:
-            self._tick.write()
+        with self._leaving:  # lest the pipe is closed, and its number given away, between the two
+            if conn in self._live:
+                self._live.discard(conn)
+                if self.stopping:
+                    self._tick.write()
 
     def end_connections(self) -> None:
         """Cut all connections off; their conversations see an end of file."""
@@ -154,8 +158,10 @@ class Serving(Service):
 
     def close(self) -> None:
         """Release the descriptors."""
-        self._stop.close()
-        self._tick.close()
+        with self._leaving:
+            self._live.clear()
+            self._stop.close()
+            self._tick.close()
 
 
 class Listener:
@@ -285,10 +291,18 @@ def _refusal_program(plan: Plan) -> Program:
 
 
 def serve(milter: Milter, bound: ListeningSocket) -> None:
-    """Run a filter's dispatcher until it is stopped, then close the socket."""
+    """Run a filter's dispatcher until it is stopped, then close the socket.
+
+    Raises:
+        ConfigError: The filter has no callbacks, or no dispatcher that can run them.
+    """
     serving = Serving(milter.plan().limits.grace)
     milter.attach(serving)
     try:
+        if not milter.plan().callbacks:
+            raise ConfigError(
+                f"{milter.name} has no callbacks: define some with on or register before main"
+            )
         dispatcher = choose_dispatcher(milter)
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             logger.warning("%s runs as root: call drop_privileges after setconn", milter.name)
