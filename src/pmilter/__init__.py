@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pmilter.context import (
         Context as Context,
     )
+    from pmilter.dispatchers.aio import (
+        asyncio_dispatcher as asyncio_dispatcher,
+    )
     from pmilter.dispatchers.ithread import (
         ithread_dispatcher as ithread_dispatcher,
     )
@@ -106,6 +109,7 @@ _MODULES = {
         "parse_address",
     ),
     "pmilter.context": ("Context",),
+    "pmilter.dispatchers.aio": ("asyncio_dispatcher",),
     "pmilter.dispatchers.ithread": ("ithread_dispatcher",),
     "pmilter.dispatchers.postfork": ("postfork_dispatcher",),
     "pmilter.dispatchers.selector": ("selector_dispatcher",),

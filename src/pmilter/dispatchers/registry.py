@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ENVIRONMENT: Final = "PMILTER_DISPATCHER"
 
 MODULES: Final = {
+    "asyncio": "pmilter.dispatchers.aio",
     "postfork": "pmilter.dispatchers.postfork",
     "ithread": "pmilter.dispatchers.ithread",
     "sequential": "pmilter.dispatchers.sequential",
@@ -50,8 +51,9 @@ def choose_dispatcher(milter: Milter) -> Dispatcher:
     Raises:
         ConfigError: The environment names one that there is not, or it cannot run this filter's coroutine callbacks.
     """
-    dispatcher = milter.dispatcher or dispatcher_named(os.environ.get(ENVIRONMENT) or _DEFAULT)
     stages = milter.coroutine_stages()
+    name = os.environ.get(ENVIRONMENT) or ("asyncio" if stages else _DEFAULT)
+    dispatcher = milter.dispatcher or dispatcher_named(name)
     if stages and not getattr(dispatcher, "runs_coroutines", False):
         raise ConfigError(
             f"the {', '.join(stages)} callback is a coroutine function, which this dispatcher cannot run"

@@ -1,0 +1,497 @@
+"""All connections on one asyncio loop: ``async def`` callbacks on the loop, ``def`` callbacks in a pool of threads.
+
+The loop's reads go into one shared buffer (asyncio's default of a fresh 256 KiB for each read costs it a factor of seven), and a
+coroutine that does not wait runs to its end at once, without a detour through the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import socket
+import sys
+import threading
+import time
+import traceback
+from asyncio import CancelledError
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from pmilter.callbacks import is_coroutine_callback
+from pmilter.dispatchers.driver import QUICKACK, READ_SIZE, peer_name
+from pmilter.dispatchers.eager import Attendant
+from pmilter.dispatchers.overflow import Overflow, check_overflow, room
+from pmilter.dispatchers.serving import REFUSAL_TIME, Stopped
+from pmilter.effects import Call, CallTimedOut, Late, Receive
+from pmilter.errors import ConfigError, MilterError, MilterTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pmilter.dispatchers.registry import Dispatcher
+    from pmilter.dispatchers.serving import Handler, Listener
+    from pmilter.effects import Effect, Talk
+    from pmilter.limits import Limits
+    from pmilter.milter import Milter
+
+logger: Final = logging.getLogger("pmilter")
+
+_ROUND: Final = 1.0
+"""Seconds between two looks for connections whose time is over."""
+
+_URGENT_LOOK: Final = 0.1
+"""Seconds after which a stopping service looks whether there is hurry."""
+
+_BACKLOG: Final = 262_144
+"""Bytes that may wait while a callback runs; then no more are read."""
+
+
+def asyncio_dispatcher(
+    *, overflow: Overflow = "refuse", threads: int = 32, uvloop: bool = False
+) -> Dispatcher:
+    """Return a dispatcher that serves all connections on one asyncio loop, in the thread that calls `main`.
+
+    Args:
+        overflow: What becomes of connections over `max_children` (by default over `Limits.connections`).
+        threads: Most ``def`` callbacks that run at a time; one a connection at most.
+        uvloop: Use uvloop, which must be installed.
+
+    Raises:
+        ConfigError: A bad argument, or uvloop is not installed.
+    """
+    check_overflow(overflow)
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ConfigError(f"threads must be a number above 0, not {threads!r}")
+    factory = _uvloop_factory() if uvloop else None
+
+    def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
+        limit = milter.get_max_interpreters() or handler.program.plan.limits.connections
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_Server(listener, handler, limit, room(limit, overflow), threads).run())
+
+    serve.runs_coroutines = True  # type: ignore[attr-defined]  # what the registry asks of dispatchers
+    return serve
+
+
+def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # an optional package
+    except ImportError as error:
+        raise ConfigError("uvloop is not installed: pip install uvloop, or leave it out") from error
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+class _Server:
+    """What the connections of one service share. For the loop's thread."""
+
+    def __init__(
+        self, listener: Listener, handler: Handler, limit: int, most: int, threads: int
+    ) -> None:
+        self._listener = listener
+        self.handler = handler
+        self.serving = handler.serving
+        self.limits: Limits = handler.program.plan.limits
+        self._limit = limit
+        self._most = most
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="pmilter")
+        self.buffer = memoryview(bytearray(READ_SIZE))
+        self.connections: set[_Connection] = set()
+        self.coroutines: dict[Callable[..., Any], bool] = {}
+        self._apart: set[asyncio.Task[Any]] = set()
+        self._listening = False
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until all has come to its end."""
+        self.loop = asyncio.get_running_loop()
+        self.loop_thread = threading.get_ident()
+        stopped = asyncio.Event()
+        self.loop.add_reader(self.serving.stop_fd, stopped.set)
+        self.listen()
+        rounds = self.loop.create_task(self._rounds())
+        try:
+            await stopped.wait()
+        finally:
+            self.loop.remove_reader(self.serving.stop_fd)
+            self.serving.stop_here()
+            self._unlisten()
+            await self._finish()
+            rounds.cancel()
+            self.pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _finish(self) -> None:
+        """Let open messages end, for as long as the grace period allows."""
+        deadline = self.loop.time() + self.serving.grace
+        while (
+            self.connections
+            and not self.serving.urgent
+            and (left := deadline - self.loop.time()) > 0
+        ):
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), min(left, _URGENT_LOOK))
+        for connection in tuple(self.connections):
+            connection.end()
+
+    async def _rounds(self) -> None:
+        while True:
+            await asyncio.sleep(_ROUND)
+            now = self.loop.time()
+            for connection in [c for c in self.connections if c.deadline <= now]:
+                connection.time_out()
+
+    # --- accepting
+
+    def listen(self) -> None:
+        """Accept connections again."""
+        if not self._listening and not self.serving.stopping:
+            self.loop.add_reader(self._listener.socket.fileno(), self._accept)
+            self._listening = True
+
+    def _unlisten(self) -> None:
+        if self._listening:
+            self.loop.remove_reader(self._listener.socket.fileno())
+            self._listening = False
+
+    def _accept(self) -> None:
+        """Accept one connection: not all that wait, so that other processes get their share."""
+        try:
+            accepted = self._listener.accept_now()
+        except Stopped:
+            self.serving.stop_here()
+            return
+        if accepted is None:
+            return
+        sock = accepted[0]
+        refused = len(self.connections) >= self._limit
+        connection = _Connection(self, peer_name(sock), refused=refused)
+        self.connections.add(connection)
+        if len(self.connections) >= self._most:
+            self._unlisten()
+        task = self.loop.create_task(self._attach(connection, sock))
+        connection.attaching = task
+
+    async def _attach(self, connection: _Connection, sock: socket.socket) -> None:
+        try:
+            sock.setblocking(False)  # noqa: FBT003  # the standard library's own signature
+            await self.loop.connect_accepted_socket(lambda: connection, sock)
+        except OSError as error:  # gone before it began
+            logger.info("a connection was lost: %s", error)
+            sock.close()
+            self.forget(connection)
+
+    def forget(self, connection: _Connection) -> None:
+        """Note that a connection has ended."""
+        self.connections.discard(connection)
+        self._changed.set()
+        if len(self.connections) < self._most:
+            self.listen()
+
+    def start_apart(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        """Have a callback called that nobody waits for."""
+        if self.is_coroutine(function):
+            task = self.loop.create_task(function(*arguments))
+            self._apart.add(task)
+            task.add_done_callback(self._apart.discard)
+        else:
+            self.pool.submit(function, *arguments)
+
+    def is_coroutine(self, function: Callable[..., Any]) -> bool:
+        """Return whether a callback is a coroutine function; remembered, since finding out is slow."""
+        known = self.coroutines.get(function)
+        if known is None:
+            known = self.coroutines[function] = is_coroutine_callback(function)
+        return known
+
+
+class _Connection(asyncio.BufferedProtocol):
+    """One connection: performs its conversation."""
+
+    def __init__(self, server: _Server, peer: str, *, refused: bool) -> None:
+        self._server = server
+        make = server.handler.refusal if refused else server.handler.conversation
+        self._talk: Talk = make(peer, self._write_soon)
+        self._until = server.loop.time() + REFUSAL_TIME if refused else float("inf")
+        self.deadline = self._until
+        self.attaching: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._socket: Any = None
+        self._buffer = server.buffer
+        self._waiting = False
+        self._backlog = bytearray()
+        self._ended = False
+        self._eof = False
+        self._can_write = True
+        self._unwritten = False
+        self._attendant: Attendant | None = None
+        self._pending: _Pending | None = None
+
+    # --- what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the conversation."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = sock if QUICKACK is not None else None
+        self._perform(self._talk.send, None)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
+        """Return the buffer of all connections: it is read into and taken from without anything between."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Go on with what has arrived."""
+        if self._socket is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+        data = bytes(self._buffer[:nbytes])
+        if self._waiting:
+            self._waiting = False
+            self._perform(self._talk.send, data)
+        elif not self._ended:
+            self._backlog += data
+            if len(self._backlog) > _BACKLOG and self._transport is not None:
+                self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Go on, and close when the conversation has ended."""
+        self._end_of_file()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Go on with the end of file; nothing can be sent any more."""
+        self._can_write = True
+        self._end_of_file()
+        if self._unwritten:
+            self._unwritten = False
+            self._perform(self._talk.throw, exc or ConnectionResetError("the MTA has gone"))
+
+    def pause_writing(self) -> None:
+        """Stop the conversation at its next send until the MTA has taken what is written."""
+        self._can_write = False
+
+    def resume_writing(self) -> None:
+        """Let the conversation go on."""
+        self._can_write = True
+        if self._unwritten:
+            self._unwritten = False
+            self._perform(self._talk.send, None)
+
+    # --- performing
+
+    def _perform(self, step: Callable[[Any], Effect], value: object) -> None:
+        """Carry the conversation on, up to where it waits."""
+        resume = self._talk.send
+        while True:
+            try:
+                effect = step(value)
+            except StopIteration:
+                self._close()
+                return
+            step = resume
+            kind = type(effect)
+            if kind is Call:
+                assert isinstance(effect, Call)
+                done, step, value = self._call(effect)
+                if not done:
+                    return
+            elif kind is Receive:
+                assert isinstance(effect, Receive)
+                if not (self._backlog or self._eof):
+                    timeout = effect.timeout
+                    now = self._server.loop.time()
+                    self.deadline = (
+                        self._until if timeout is None else min(self._until, now + timeout)
+                    )
+                    self._waiting = True
+                    return
+                value = self._take_backlog()
+            else:
+                value = None
+                if not self._write(effect.data):  # type: ignore[union-attr]  # it is a Send
+                    return
+
+    def _take_backlog(self) -> bytes:
+        data = bytes(self._backlog)
+        self._backlog.clear()
+        if (
+            self._transport is not None
+            and not self._transport.is_reading()
+            and not self._transport.is_closing()
+        ):
+            self._transport.resume_reading()
+        return data
+
+    def _write(self, data: bytes) -> bool:
+        """Write; return False where the conversation is to wait until the MTA takes it."""
+        if self._transport is None or self._transport.is_closing():
+            return True
+        self._transport.write(data)
+        if self._can_write:
+            return True
+        self._unwritten = True
+        self.deadline = self._server.loop.time() + self._server.limits.frame_time
+        return False
+
+    def _write_soon(self, data: bytes) -> None:
+        """Write from any thread."""
+        if threading.get_ident() == self._server.loop_thread:
+            self._write_now(data)
+        else:
+            self._server.loop.call_soon_threadsafe(self._write_now, data)
+
+    def _write_now(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    # --- callbacks
+
+    def _call(self, call: Call) -> tuple[bool, Callable[[Any], Effect], object]:
+        """Call a callback; return whether it has returned already, and how to go on then."""
+        call.deadline = None if call.timeout is None else time.monotonic() + call.timeout
+        pending = _Pending(call)
+        if not self._server.is_coroutine(call.function):
+            context = contextvars.copy_context()
+            future = self._server.pool.submit(
+                context.run, pending.run, call.function, *call.arguments
+            )
+            future.add_done_callback(partial(self._returned_from_thread, pending))
+        else:
+            try:
+                self._attend(pending).start(call.function(*call.arguments))
+            except StopIteration as stop:
+                return True, self._talk.send, stop.value
+            except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
+                return True, self._talk.throw, error
+        self._pending = pending
+        loop, limits = self._server.loop, self._server.limits
+        if call.timeout is not None:
+            pending.timer = loop.call_later(call.timeout, self._overdue, pending)
+        if call.stage == "eom":
+            pending.progress = loop.call_later(limits.progress_time, self._progress, pending)
+        return False, self._talk.send, None
+
+    def _attend(self, pending: _Pending) -> Attendant:
+        if self._attendant is None:
+            self._attendant = Attendant(self._server.loop, self._returned_from_attendant)
+        pending.attendant = self._attendant
+        return self._attendant
+
+    def _returned_from_attendant(self, outcome: object, error: BaseException | None) -> None:
+        if self._pending is not None:
+            self._returned(self._pending, outcome, error)
+
+    def _returned_from_thread(self, pending: _Pending, future: Future[Any]) -> None:
+        """Take a callback's end to the loop's thread."""
+        error = CancelledError() if future.cancelled() else future.exception()
+        outcome = None if error is not None else future.result()
+        with contextlib.suppress(RuntimeError):  # the loop is closed, the service has ended
+            self._server.loop.call_soon_threadsafe(self._returned, pending, outcome, error)
+
+    def _returned(self, pending: _Pending, outcome: object, error: BaseException | None) -> None:
+        if pending.late is not None:
+            for function, arguments in pending.late.finish():
+                self._server.start_apart(function, arguments)
+            return
+        self._pending = None
+        pending.cancel_timers()
+        if error is not None:
+            self._perform(self._talk.throw, error)
+        else:
+            self._perform(self._talk.send, outcome)
+
+    def _overdue(self, pending: _Pending) -> None:
+        """Go on without a callback that has run out of time; a coroutine is cancelled."""
+        self._pending = None
+        pending.cancel_timers()
+        late = pending.late = Late()
+        stack = pending.stack()
+        if pending.attendant is not None:
+            late_attendant, self._attendant = self._attendant, None
+            if late_attendant is not None:
+                late_attendant.replace(partial(self._returned, pending))
+                late_attendant.cancel()
+        self._perform(self._talk.throw, CallTimedOut(pending.stage, pending.seconds, late, stack))
+
+    def _progress(self, pending: _Pending) -> None:
+        with contextlib.suppress(MilterError, OSError):
+            pending.context.progress()
+        pending.progress = self._server.loop.call_later(
+            self._server.limits.progress_time, self._progress, pending
+        )
+
+    # --- the end
+
+    def _end_of_file(self) -> None:
+        self._eof = True
+        if self._waiting:
+            self._waiting = False
+            self._perform(self._talk.send, self._take_backlog())
+
+    def time_out(self) -> None:
+        """End the connection: its time is over."""
+        if self._waiting or self._unwritten:
+            what = "nothing came from the MTA" if self._waiting else "the MTA takes no more"
+            self._waiting = self._unwritten = False
+            self._perform(self._talk.throw, MilterTimeout(f"{what} for too long"))
+
+    def end(self) -> None:
+        """Cut the connection off."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._end_of_file()
+
+    def _close(self) -> None:
+        self._ended = True
+        self.deadline = float("inf")
+        if self._transport is not None:
+            self._transport.close()
+        if self._attendant is not None:
+            self._attendant.cancel()
+        self._server.forget(self)
+
+
+class _Pending:
+    """A callback that has not returned yet."""
+
+    def __init__(self, call: Call) -> None:
+        self.stage = call.stage
+        self.seconds = call.timeout or 0.0
+        self.context = call.arguments[0]
+        self.late: Late | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.progress: asyncio.TimerHandle | None = None
+        self.attendant: Attendant | None = None
+        self._thread = 0
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a callback, in a thread of the pool."""
+        self._thread = threading.get_ident()
+        return function(*arguments)
+
+    def cancel_timers(self) -> None:
+        """Stop the clocks."""
+        for timer in (self.timer, self.progress):
+            if timer is not None:
+                timer.cancel()
+
+    def stack(self) -> str:
+        """Return where it is, for the log."""
+        if self.attendant is not None:
+            return "".join(
+                traceback.format_list(
+                    [
+                        summary
+                        for frame in self.attendant.stack()
+                        for summary in traceback.extract_stack(frame, 1)
+                    ]
+                )
+            )
+        frame = sys._current_frames().get(self._thread)  # noqa: SLF001  # the documented way to see another thread's stack
+        return "".join(traceback.format_stack(frame)) if frame else ""
