@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pmilter.client.dialect import POSTFIX, SENDMAIL, Dialect
-    from pmilter.client.dialogue import Verdict
+    from pmilter.client.exchange import Verdict
     from pmilter.testing.mta import Mta, Result
 
 __all__ = ["POSTFIX", "SENDMAIL", "Dialect", "Mta", "Result", "Verdict"]
@@ -25,7 +25,7 @@ _MODULES = {
     "POSTFIX": "pmilter.client.dialect",
     "SENDMAIL": "pmilter.client.dialect",
     "Dialect": "pmilter.client.dialect",
-    "Verdict": "pmilter.client.dialogue",
+    "Verdict": "pmilter.client.exchange",
 }
 
 
