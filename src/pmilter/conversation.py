@@ -108,78 +108,75 @@ class Conversation:
 
     # --- the loop
 
-    def run(self) -> Talk:
-        """Serve the connection to its end. The generator ends by returning, whatever is thrown into it."""
-        try:
-            yield from self._serve()
-        except (MilterError, OSError) as error:
-            if self._session.unsent:  # what was answered before the trouble still goes out
-                yield from self._send_last()
-            self._log_end(error)
-        except Exception:
-            logger.exception(
-                "%s: closing in state %s: error in pmilter itself",
-                self._peer,
-                self._session.state.name,
-            )
-        yield from self._end_session()
+    def run(self) -> Talk:  # noqa: C901  # one piece on purpose, see below
+        """Serve the connection to its end: receive, answer all commands at hand, send.
 
-    def _serve(self) -> Talk:  # noqa: C901  # one piece on purpose, see below
-        """Receive, answer all commands at hand, send.
-
-        The usual case stands here in one piece, since it runs for every header of every mail; `_unusual` is the same with
-        everything that can be different.
+        The generator ends by returning, whatever is thrown into it. The usual case stands here in one piece, since it runs for
+        every header of every mail; `_unusual` is the same with everything that can be different.
         """
         session, stages, service = self._session, self._program.stages, self._service
-        advance, go_on = session.advance, session.go_on
+        advance, go_on, reader = session.advance, session.go_on, session.reader
         call, send = self._call, Send()
         timeout = self._program.plan.timeout
         receive = Receive(self._program.plan.limits.negotiation)
-        while data := (yield receive):
-            session.receive(data)
-            while code := advance():
-                stage = stages.get(code)
-                if (
-                    stage is None
-                    or session.move is not _NEXT
-                    or self._verdicts.special
-                    or service.stopping
-                ):
-                    yield from self._unusual(code, stage)
-                    if self._finished:
-                        break
-                    continue
-                if stage.note is not None and not stage.note(self._tally, session.payload):
-                    self._answer_over_limit(stage)
-                    continue
-                if stage.function is not None:
-                    call.function = stage.function
-                    call.arguments = stage.arguments(self._context, session.payload)
-                    call.stage = stage.name
-                    call.timeout = stage.timeout
-                    self._called = True
-                    try:
-                        outcome = yield call
-                    except BaseException as error:  # noqa: BLE001  # whatever a filter raises, the MTA gets its answer
-                        outcome = self._failed(stage, error)
+        try:
+            while data := (yield receive):
+                reader.feed(data)
+                while code := advance():
+                    stage = stages.get(code)
                     if (
-                        not (outcome is _STATUS_CONTINUE or outcome is None)
-                        or self._requests.reply is not None
+                        stage is None
+                        or session.move is not _NEXT
+                        or self._verdicts.special
+                        or service.stopping
                     ):
-                        self._verdicts.settle(stage, self._verdict(stage, outcome), self._context)
-                go_on()
-                if code == _RCPT:
-                    self._note_recipient()
-            if session.unsent:
-                send.data = session.take()
-                yield send
-            if self._finished:
-                return
-            receive.timeout = (
-                self._frame_patience(number) if (number := session.mid_frame) else timeout
+                        yield from self._unusual(code, stage)
+                        if self._finished:
+                            break
+                        continue
+                    if stage.note is not None and not stage.note(self._tally, session.payload):
+                        self._answer_over_limit(stage)
+                        continue
+                    if stage.function is not None:
+                        call.function = stage.function
+                        call.arguments = stage.arguments(self._context, session.payload)
+                        call.stage = stage.name
+                        call.timeout = stage.timeout
+                        self._called = True
+                        try:
+                            outcome = yield call
+                        except BaseException as error:  # noqa: BLE001  # whatever a filter raises, the MTA gets its answer
+                            outcome = self._failed(stage, error)
+                        if (
+                            not (outcome is _STATUS_CONTINUE or outcome is None)
+                            or self._requests.reply is not None
+                        ):
+                            self._verdicts.settle(
+                                stage, self._verdict(stage, outcome), self._context
+                            )
+                    go_on()
+                    if code == _RCPT:
+                        self._note_recipient()
+                    if reader.taken == reader.size:
+                        break  # as the next call of advance would find
+                if out := session.take():
+                    send.data = out
+                    yield send
+                if self._finished:
+                    break
+                receive.timeout = (
+                    self._frame_patience(reader.partial) if reader.partial else timeout
+                )
+            else:
+                self._check_end_of_file()
+        except (MilterError, OSError) as error:
+            yield from self._send_last()
+            self._log_end(error)
+        except Exception:
+            logger.exception(
+                "%s: closing in state %s: error in pmilter itself", self._peer, session.state.name
             )
-        if session.mid_frame:
-            raise ConnectionClosed("closed by the MTA in the middle of a frame", clean=False)
+        yield from self._end_session()
 
     def _unusual(self, code: int, stage: Stage | None) -> Talk:
         """Answer a command that is not just the next step of an ordinary message."""
@@ -221,6 +218,10 @@ class Conversation:
         )
         self._verdicts.settle(stage, VERDICTS[stage.fallback], self._context)
 
+    def _check_end_of_file(self) -> None:
+        if self._session.mid_frame:
+            raise ConnectionClosed("closed by the MTA in the middle of a frame", clean=False)
+
     def _frame_patience(self, number: int) -> float:
         """Return how long to wait for more of a frame that has begun: it has a time for its whole rest."""
         limit = self._program.plan.limits.frame_time
@@ -234,10 +235,12 @@ class Conversation:
         return left
 
     def _send_last(self) -> Talk:
-        try:
-            yield Send(self._session.take())
-        except (MilterError, OSError):
-            pass  # the peer is gone; the reason for the end is logged already
+        """Send what was answered before the trouble came."""
+        if out := self._session.take():
+            try:
+                yield Send(out)
+            except (MilterError, OSError):
+                pass  # the peer is gone; the reason for the end is logged already
 
     # --- callbacks and answers
 
@@ -389,8 +392,8 @@ class Conversation:
         if chunk:
             outcome = yield from self._ask_last_chunk(chunk)
         if outcome is Status.CONTINUE and stage.function is not None:
-            if self._session.unsent:
-                yield Send(self._session.take())  # lest a progress frame overtakes it
+            if out := self._session.take():
+                yield Send(out)  # lest a progress frame overtakes it
             self._requests.begin_eom()
             outcome = yield from self._ask(stage, (self._context,))
             self._requests.end_eom()

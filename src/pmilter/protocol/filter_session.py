@@ -10,7 +10,7 @@ from typing import Final
 from pmilter.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 from pmilter.protocol.constants import Answer, Command
 from pmilter.protocol.frames import DEFAULT_LIMIT, FrameReader
-from pmilter.protocol.macros import ORDER, MacroStore
+from pmilter.protocol.macros import MacroStore
 from pmilter.protocol.messages import COMMANDS, Continue, Message, Options
 from pmilter.protocol.rules import GRANTS, OPEN, Move, State, state_after_reply
 from pmilter.protocol.terms import UNNEGOTIATED, terms
@@ -23,7 +23,6 @@ _ABORT: Final = int(Command.ABORT)
 _OPTNEG: Final = int(Command.OPTNEG)
 # An enum's members looked up through its class cost a Python call on 3.11, and this runs for every header of every mail.
 _REPEAT: Final = Move.REPEAT
-_NEGOTIATED: Final = State.OPTNEG
 _START: Final = State.START
 _CLOSED: Final = State.CLOSED
 
@@ -39,6 +38,7 @@ class FilterSession:
         macro_limit: Most macros accepted in one packet.
 
     Attributes:
+        reader: Cuts the stream into frames; tells whether one has been begun.
         state: Where the connection is.
         payload: What the latest command carried, as on the wire.
         command: Code of the latest command; 0 before any.
@@ -53,7 +53,6 @@ class FilterSession:
     __slots__ = (
         "_next_frame",
         "_out",
-        "_reader",
         "_terms",
         "agreement",
         "answered",
@@ -63,12 +62,13 @@ class FilterSession:
         "move",
         "offer",
         "payload",
+        "reader",
         "state",
     )
 
     def __init__(self, *, frame_limit: int = DEFAULT_LIMIT, macro_limit: int = 256) -> None:
-        self._reader = FrameReader(frame_limit)
-        self._next_frame = self._reader.next_frame
+        self.reader = FrameReader(frame_limit)
+        self._next_frame = self.reader.next_frame
         self._terms = UNNEGOTIATED
         self.due = _NONE
         self._out: list[bytes] = []
@@ -82,13 +82,13 @@ class FilterSession:
         self.macros = MacroStore(macro_limit)
 
     @property
-    def mid_frame(self) -> int:
-        """A number that stands for the frame that has begun and waits for more bytes, or 0."""
-        return self._reader.partial
+    def mid_frame(self) -> bool:
+        """True where a frame has been begun and not yet ended."""
+        return self.reader.partial != 0
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the MTA; interprets nothing. All commands received before must have been taken."""
-        self._reader.feed(data)
+        self.reader.feed(data)
 
     def next_command(self) -> Message | None:
         """Return the next command, or None where more bytes are needed; otherwise as `advance`."""
@@ -116,33 +116,32 @@ class FilterSession:
             if code == _MACRO and state is not _START and state is not _CLOSED:
                 self.macros.put(payload)
                 continue
-            table = self._terms
             try:
-                move = table.moves[code][state]
+                moves, replies, following, order = self._terms.entries[code]
             except KeyError:
-                move = Move.ILLEGAL
+                raise self._illegal(code) from None
+            move = moves[state]
             if not move:
                 raise self._illegal(code)
             self.payload = payload
             self.move = move
             self.command = code
             self.answered = _CONTINUE_CODE
-            self.due = table.replies[code]
+            self.due = replies
             if move is not _REPEAT:
-                self._enter(code, state)
+                if self.macros.top > order:
+                    self.macros.clear_after(order)
+                if following is not None:
+                    self.state = following
+                if state is _START or code == _ABORT:
+                    self._note(code, state)
             return code
         return 0
 
-    def _enter(self, code: int, state: State) -> None:
-        """Follow a command to the state that it leads to."""
-        order = ORDER.get(code)
-        if order is not None and self.macros.top > order:
-            self.macros.clear_after(order)
-        following = self._terms.states[code]
-        if following is not None:
-            self.state = following
-            if following is _NEGOTIATED and code == _OPTNEG:
-                self.offer = Options.decode(self.payload)
+    def _note(self, code: int, state: State) -> None:
+        """Note what negotiation and abort mean beyond their place in the tables."""
+        if code == _OPTNEG:
+            self.offer = Options.decode(self.payload)
         elif code == _ABORT and state >= State.IDLE:
             self.state = State.IDLE
 
@@ -252,14 +251,10 @@ class FilterSession:
         """Forget the macros of a message that was aborted, when nobody needs them any more."""
         self.macros.clear_message()
 
-    @property
-    def unsent(self) -> bool:
-        """True where there is something to `take`."""
-        return bool(self._out)
-
     def take(self) -> bytes:
-        """Return the bytes to send, and forget them."""
+        """Return the bytes to send, and forget them; ``b""`` where there are none."""
         out = self._out
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
-        return data
+        if not out:
+            return b""
+        self._out = []
+        return out[0] if len(out) == 1 else b"".join(out)

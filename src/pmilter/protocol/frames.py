@@ -33,42 +33,44 @@ class FrameReader:
 
     Args:
         limit: Largest payload accepted, in bytes; the code byte is not counted.
+
+    Attributes:
+        size: Bytes of the piece at hand.
+        taken: How many of them have been handed out as frames; the same as `size` where there is nothing left.
+        partial: A number that stands for the frame that has begun and waits for more bytes, or 0; right once `next_frame` has
+            returned None.
     """
 
-    __slots__ = ("_buffer", "_offset", "_partial", "_partials", "_size", "_virgin", "limit")
+    __slots__ = ("_buffer", "_partial", "_partials", "_virgin", "limit", "partial", "size", "taken")
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self.limit = limit
         self._buffer = b""
-        self._offset = 0
-        self._size = 0
+        self.taken = 0
+        self.size = 0
         self._partial = bytearray()
         self._partials = 0
+        self.partial = 0
         self._virgin = True
 
     @property
     def clean(self) -> bool:
         """True where no frame has been begun, so that an end of file here is a normal one."""
-        return not self._partial and self._offset == self._size
-
-    @property
-    def partial(self) -> int:
-        """A number that stands for the frame that has begun and waits for more bytes, or 0; once `next_frame` gave None."""
-        return self._partials if self._partial else 0
+        return not self._partial and self.taken == self.size
 
     @property
     def pending(self) -> int:
         """Bytes received and not yet handed out as frames."""
-        return len(self._partial) + self._size - self._offset
+        return len(self._partial) + self.size - self.taken
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they came. All frames fed before must have been taken."""
         if self._partial:
             self._partial += data
             return
-        self._buffer = self._buffer[self._offset :] + data if self._offset < self._size else data
-        self._size = len(self._buffer)
-        self._offset = 0
+        self._buffer = self._buffer[self.taken :] + data if self.taken < self.size else data
+        self.size = len(self._buffer)
+        self.taken = 0
 
     def next_frame(self) -> tuple[int, bytes] | None:
         """Return the next whole frame as (code, payload), or None where more bytes are needed.
@@ -76,8 +78,8 @@ class FrameReader:
         Raises:
             RemoteProtocolError: The length is 0 or above the limit. The stream cannot be read on after this.
         """
-        start = self._offset
-        available = self._size - start
+        start = self.taken
+        available = self.size - start
         if available < HEADER_SIZE:
             if self._partial:
                 return self._next_from_partial()
@@ -91,16 +93,17 @@ class FrameReader:
         if length + 4 > available:
             self._keep_partial()
             return None
-        end = self._offset = start + 4 + length
+        end = self.taken = start + 4 + length
         self._virgin = False
         return code, buffer[start + HEADER_SIZE : end]
 
     def _keep_partial(self) -> None:
         """Move a begun frame to a growing buffer, so that many small pieces cost linear time."""
         self._partials += 1
-        self._partial += memoryview(self._buffer)[self._offset :]
+        self.partial = self._partials
+        self._partial += memoryview(self._buffer)[self.taken :]
         self._buffer = b""
-        self._offset = self._size = 0
+        self.taken = self.size = 0
 
     def _next_from_partial(self) -> tuple[int, bytes] | None:
         partial = self._partial
@@ -115,8 +118,9 @@ class FrameReader:
         with memoryview(partial) as view:
             payload = bytes(view[HEADER_SIZE:end])
             self._buffer = bytes(view[end:])
-        self._size = len(self._buffer)
+        self.size = len(self._buffer)
         self._partial = bytearray()
+        self.partial = 0
         self._virgin = False
         return code, payload
 

@@ -109,14 +109,14 @@ class MtaSession:
         """
         code = command.code
         name = type(command).__name__
-        row = self._terms.moves.get(code)
-        if row is None:
+        entry = self._terms.entries.get(code)
+        if entry is None:
             raise LocalProtocolError(f"{name} is no command", command=name, state=self.state.name)
         if self._due:
             raise LocalProtocolError(
                 "the reply to the command before is still due", state=self.state.name
             )
-        move = row[self.state]
+        move = entry.moves[self.state]
         if not move:
             raise LocalProtocolError(
                 f"{name} out of order in state {self.state.name}",
@@ -140,14 +140,14 @@ class MtaSession:
         self._command = code
         self._move = move
         if move is not Move.REPEAT:
-            following = self._terms.states[code]
+            following = self._terms.entries[code].state
             if following is not None:
                 self.state = following
             elif code == Command.ABORT and self.state >= State.IDLE:
                 self.state = State.IDLE
         if code == Command.BODYEOB:
             self._changes_left, self._bytes_left = self._budget
-        self._due = self._terms.replies[code]
+        self._due = self._terms.entries[code].replies
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the filter; interprets nothing. All answers received before must have been taken."""

@@ -45,7 +45,7 @@ from pmilter.protocol.messages import (
 from pmilter.text import decode, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from enum import IntFlag
 
 LINE: Final = 160
@@ -67,7 +67,7 @@ def format_message(message: Message, limit: int = LINE) -> str:
         limit: Most characters of the line, 16 at least; what is longer loses its middle.
     """
     render = _DETAILS.get(type(message))
-    parts = [] if render is None else render(message)
+    parts = [] if render is None else render(message, limit)
     return elide(" ".join((message_name(message), *parts)).rstrip(), limit)
 
 
@@ -84,16 +84,16 @@ def elide(text: str, limit: int) -> str:
     return f"{text[: limit - tail - len(_ELLIPSIS)]}{_ELLIPSIS}{text[len(text) - tail :]}"
 
 
-def show(data: bytes, limit: int = LINE) -> str:
+def show(data: bytes, limit: int) -> str:
     """Return wire bytes as printable text of at most `limit` characters; line breaks and other bytes come out as escapes."""
     # Cut before it is escaped too, so that a body of a megabyte costs no more than its visible ends.
     return elide(printable(elide(decode(data), limit)), limit)
 
 
-# --- details by type
+# --- details by type: each takes the message, and the most characters of one value
 
 
-def _options(message: Options) -> list[str]:
+def _options(message: Options, limit: int) -> list[str]:
     parts = [
         f"version={message.version}",
         f"actions={_bits(message.actions, ACTIONS[PROTOCOL_VERSION])}",
@@ -101,7 +101,7 @@ def _options(message: Options) -> list[str]:
     ]
     for stage, names in sorted(message.symlists.items()):
         name = MacroStage(stage).name if stage in set(MacroStage) else str(stage)
-        parts.append(f"{name}=[{show(names)}]")
+        parts.append(f"{name}=[{show(names, limit)}]")
     return parts
 
 
@@ -114,63 +114,55 @@ def _bits(flags: IntFlag, everything: IntFlag) -> str:
     return "|".join([*names, *([f"{unnamed:#x}"] if unnamed else [])]) or "none"
 
 
-def _macros(message: Macros) -> list[str]:
+def _macros(message: Macros, limit: int) -> list[str]:
     stages = {int(command): command.name for command in Command}
-    stage = stages.get(message.stage) or show(bytes((message.stage,)))
-    return [stage, *(f"{show(name)}={show(value)}" for name, value in message.items)]
+    stage = stages.get(message.stage) or show(bytes((message.stage,)), limit)
+    items = (f"{show(name, limit)}={show(value, limit)}" for name, value in message.items)
+    return [stage, *items]
 
 
-def _connect(message: Connect) -> list[str]:
-    address = show(message.address)
+def _connect(message: Connect, limit: int) -> list[str]:
+    address = show(message.address, limit)
     where = {
         Family.UNKNOWN: "unknown",
         Family.UNIX: f"unix:{address}",
         Family.INET: f"[{address}]:{message.port}",
         Family.INET6: f"[{address}]:{message.port}",
     }
-    return [show(message.hostname), where[message.family]]
+    return [show(message.hostname, limit), where[message.family]]
 
 
-def _text(message: Helo | Unknown | AddRcpt | DelRcpt | Quarantine) -> list[str]:
-    return [show(message.text)]
+def _text(message: Helo | Unknown | AddRcpt | DelRcpt | Quarantine, limit: int) -> list[str]:
+    return [show(message.text, limit)]
 
 
-def _reply(message: ReplyCode) -> list[str]:
-    return [show(message.text.replace(b"%%", b"%"))]
+def _reply(message: ReplyCode, limit: int) -> list[str]:
+    return [show(message.text.replace(b"%%", b"%"), limit)]
 
 
-def _envelope(message: Mail | Rcpt) -> list[str]:
-    return [show(message.address), *map(show, message.args)]
+def _envelope(message: Mail | Rcpt, limit: int) -> list[str]:
+    return [show(text, limit) for text in (message.address, *message.args)]
 
 
-def _address(message: ChgFrom | AddRcptPar) -> list[str]:
-    return [show(message.address), *([] if message.args is None else [show(message.args)])]
+def _address(message: ChgFrom | AddRcptPar, limit: int) -> list[str]:
+    texts = (message.address, message.args)
+    return [show(text, limit) for text in texts if text is not None]
 
 
-def _field(message: Header | AddHeader) -> list[str]:
-    return [f"{show(message.name)}:", show(message.value)]
+def _field(message: Header | AddHeader, limit: int) -> list[str]:
+    return [f"{show(message.name, limit)}:", show(message.value, limit)]
 
 
-def _indexed(message: InsHeader | ChgHeader) -> list[str]:
+def _indexed(message: InsHeader | ChgHeader, limit: int) -> list[str]:
     deletes = isinstance(message, ChgHeader) and not message.value
-    return [
-        str(message.index),
-        f"{show(message.name)}:",
-        "(deleted)" if deletes else show(message.value),
-    ]
+    value = "(deleted)" if deletes else show(message.value, limit)
+    return [str(message.index), f"{show(message.name, limit)}:", value]
 
 
-def _chunk(message: Body | ReplBody) -> list[str]:
-    return [f"{len(message.chunk)} bytes", *_content(message.chunk)]
-
-
-def _last_chunk(message: Eom) -> list[str]:
-    return [f"{len(message.chunk)} bytes", *_content(message.chunk)] if message.chunk else []
-
-
-def _content(chunk: bytes) -> Iterator[str]:
-    if chunk:
-        yield f'"{show(chunk)}"'
+def _chunk(message: Body | ReplBody | Eom, limit: int) -> list[str]:
+    if not message.chunk:
+        return [] if isinstance(message, Eom) else ["0 bytes"]
+    return [f"{len(message.chunk)} bytes", f'"{show(message.chunk, limit)}"']
 
 
 _NAMES: Final[dict[type[Message], str]] = {
@@ -178,7 +170,7 @@ _NAMES: Final[dict[type[Message], str]] = {
     **{kind: Answer(code).name for code, kind in ANSWERS.items()},
 }
 
-_DETAILS: Final[dict[type[Message], Callable[[Any], list[str]]]] = {
+_DETAILS: Final[dict[type[Message], Callable[[Any, int], list[str]]]] = {
     Options: _options,
     Macros: _macros,
     Connect: _connect,
@@ -188,7 +180,7 @@ _DETAILS: Final[dict[type[Message], Callable[[Any], list[str]]]] = {
     Rcpt: _envelope,
     Header: _field,
     Body: _chunk,
-    Eom: _last_chunk,
+    Eom: _chunk,
     ReplyCode: _reply,
     AddHeader: _field,
     InsHeader: _indexed,
