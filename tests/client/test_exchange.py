@@ -36,11 +36,11 @@ def test_steps_not_offered_fail_with_sendmail() -> None:
         Script(">> O 2 3f 7f\n<< O 2 3f 400").run(made.open())
 
 
-def test_steps_not_offered_are_ignored_by_postfix() -> None:
+def test_steps_not_offered_are_honoured_by_postfix() -> None:
     made = Exchange(POSTFIX, POSTFIX.offer(2))
     agreement = Script(">> O 2 1ff 7f\n<< O 2 1ff 401").run(made.open())
     assert agreement.steps & Step.NOCONNECT
-    assert not agreement.steps & Step.SKIP
+    assert agreement.steps & Step.SKIP
 
 
 def test_end_of_file_in_negotiation_raises() -> None:

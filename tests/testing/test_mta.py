@@ -597,7 +597,7 @@ def test_default_action_where_the_filter_breaks_the_protocol(action: str, verdic
     mta.open()
     mta.dialogue.session.receive(b"\x00\x00\x00\x01z")  # as if the filter had sent this
     results = [mta.send(MESSAGE), mta.send(MESSAGE)]
-    assert [(result.verdict, result.stage) for result in results] == [(verdict, "header")] * 2
+    assert [(result.verdict, result.stage) for result in results] == [(verdict, "envfrom")] * 2
     assert [type(error) for error in results[0].errors] == [RemoteProtocolError]
     assert (results[0].message is not None) == (action == "accept")
     assert calls == ["close"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from pmilter.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
-from pmilter.protocol.constants import Answer, Command
+from pmilter.protocol.constants import PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Answer, Command
 from pmilter.protocol.frames import DEFAULT_LIMIT, FrameReader
 from pmilter.protocol.macros import MacroStore
 from pmilter.protocol.messages import COMMANDS, Continue, Message, Options
@@ -23,6 +23,7 @@ _ABORT: Final = int(Command.ABORT)
 _OPTNEG: Final = int(Command.OPTNEG)
 # An enum's members looked up through its class cost a Python call on 3.11, and this runs for every header of every mail.
 _REPEAT: Final = Move.REPEAT
+_OPTIONS_SIZE: Final = 12
 _START: Final = State.START
 _CLOSED: Final = State.CLOSED
 
@@ -141,7 +142,9 @@ class FilterSession:
     def _note(self, code: int, state: State) -> None:
         """Note what negotiation and abort mean beyond their place in the tables."""
         if code == _OPTNEG:
-            self.offer = Options.decode(self.payload)
+            self.offer = Options.decode(
+                self.payload[:_OPTIONS_SIZE]
+            )  # no MTA has macro lists to offer
         elif code == _ABORT and state >= State.IDLE:
             self.state = State.IDLE
 
@@ -164,10 +167,12 @@ class FilterSession:
         offer = self.offer
         if Answer.OPTNEG not in self.due or offer is None:
             raise LocalProtocolError("no negotiation is due", state=self.state.name)
-        if answer.actions & ~offer.actions or answer.steps & ~offer.steps:
-            raise LocalProtocolError(
-                f"the answer {answer!r} has bits that {offer!r} does not offer"
-            )
+        # An IntFlag's complement knows only the flags that have names, so numbers are compared.
+        extra = int(answer.actions) & ~int(offer.actions) | int(answer.steps) & ~int(offer.steps)
+        if extra or not PROTOCOL_VERSION_MIN <= answer.version <= min(
+            offer.version, PROTOCOL_VERSION
+        ):
+            raise LocalProtocolError(f"the answer {answer!r} goes beyond the offer {offer!r}")
         self.agreement = answer
         self._terms = terms(answer.version, int(answer.steps))
         self.due = _NONE
@@ -186,7 +191,7 @@ class FilterSession:
             LocalProtocolError: No reply is due, or not this one.
         """
         code = answer.code
-        if code not in self.due:
+        if code not in self.due or code == Answer.OPTNEG:
             raise LocalProtocolError(
                 f"{type(answer).__name__} is no legal reply in state {self.state.name}",
                 command=type(answer).__name__,
@@ -198,11 +203,12 @@ class FilterSession:
         self._after_reply(code)
 
     def _after_reply(self, code: int) -> None:
+        before = self.state
         if self.move is Move.REPEAT:
             self.state = State.IDLE if self.command == Command.BODYEOB else State.DECIDED
         else:
-            self.state = state_after_reply(self.command, self.state, code)
-        if self.state not in OPEN and self.state >= State.IDLE:
+            self.state = state_after_reply(self.command, before, code)
+        if before in OPEN and self.state not in OPEN:
             self.macros.clear_message()
 
     def change(self, change: Message) -> int:

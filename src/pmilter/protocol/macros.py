@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pmilter.errors import LimitExceeded, RemoteProtocolError
+from pmilter.errors import LimitExceeded
 from pmilter.protocol.constants import Command
 from pmilter.protocol.messages import Macros
 
@@ -62,10 +62,9 @@ class MacroStore:
             RemoteProtocolError: The packet is malformed.
             LimitExceeded: It holds more macros than the limit.
         """
-        count = payload.count(0)
-        if not payload or count & 1 or (count and payload[-1]) or (not count and len(payload) > 1):
+        count = payload.count(0, 1)
+        if not payload or count & 1 or (len(payload) > 1 and (payload[-1] or not count)):
             Macros.decode(payload)  # raises with the reason
-            raise RemoteProtocolError("malformed Macros packet", command="Macros")
         if count > 2 * self._limit:
             raise LimitExceeded(
                 f"{count // 2} macros in one packet, the limit is {self._limit}",

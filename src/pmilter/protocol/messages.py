@@ -11,7 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from pmilter.errors import LocalProtocolError, RemoteProtocolError
-from pmilter.protocol.constants import Action, Answer, Command, Family, Step
+from pmilter.protocol.constants import Action, Answer, Command, Family, MacroStage, Step
 from pmilter.protocol.frames import encode_frame
 
 if TYPE_CHECKING:
@@ -75,6 +75,14 @@ def _text(kind: type[Message], payload: bytes) -> bytes:
     if not payload or payload[-1]:
         raise _malformed(kind, "its text does not end with a NUL byte")
     return payload[:-1]
+
+
+def _one_text(kind: type[Message], payload: bytes) -> bytes:
+    """Return the text of a payload that must hold no other."""
+    text = _text(kind, payload)
+    if b"\0" in text:
+        raise _malformed(kind, "more strings than one")
+    return text
 
 
 def _strings(kind: type[Message], payload: bytes) -> list[bytes]:
@@ -141,7 +149,8 @@ class Options(Message):
     def payload(self) -> bytes:
         words = _OPTIONS.pack(self.version, self.actions, self.steps)
         records = (
-            _U32.pack(stage) + names + b"\0" for stage, names in sorted(self.symlists.items())
+            _U32.pack(stage) + _check_text("macro list", names) + b"\0"
+            for stage, names in sorted(self.symlists.items())
         )
         return words + b"".join(records)
 
@@ -166,7 +175,8 @@ class Options(Message):
             if end < 0:
                 raise _malformed(cls, "a macro list does not end with a NUL byte")
             (stage,) = _U32.unpack_from(records, position)
-            symlists[stage] = records[position + _U32.size : end]
+            if stage <= MacroStage.EOH:  # others are skipped, as Postfix does
+                symlists[stage] = records[position + _U32.size : end]
             position = end + 1
         return symlists
 
@@ -248,7 +258,7 @@ class Connect(Message):
         if len(rest) < 4:  # family, port, NUL
             raise _malformed(cls, "no port and address")
         (port,) = _U16.unpack_from(rest, 1)
-        return cls(hostname, family, port, _text(cls, rest[3:]))
+        return cls(hostname, family, port, _one_text(cls, rest[3:]))
 
 
 class _OneText(Message):
@@ -265,9 +275,7 @@ class _OneText(Message):
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:
-        if not payload or payload[-1]:
-            raise _malformed(cls, "its text does not end with a NUL byte")
-        return cls(payload[:-1])
+        return cls(_one_text(cls, payload))
 
 
 class Helo(_OneText):

@@ -9,7 +9,7 @@ from typing import Final
 
 from pmilter.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 from pmilter.protocol.constants import MAX_DATA_SIZE, Answer, Command
-from pmilter.protocol.frames import DEFAULT_LIMIT, FrameReader
+from pmilter.protocol.frames import DEFAULT_LIMIT, HEADER_SIZE, FrameReader
 from pmilter.protocol.messages import CHANGES, COMMANDS, Message, Options, decode_answer
 from pmilter.protocol.negotiation import check_answer
 from pmilter.protocol.negotiation import offer as full_offer
@@ -123,13 +123,23 @@ class MtaSession:
                 command=name,
                 state=self.state.name,
             )
+        if not self.wants(code):
+            raise LocalProtocolError(
+                f"{name} was negotiated away", command=name, state=self.state.name
+            )
+        if self._reader.pending:  # it would be taken for the answer to this command
+            raise RemoteProtocolError(
+                "the filter has sent more than it was asked for",
+                command=name,
+                state=self.state.name,
+            )
         frame = command.encode()
         limit = self._terms.max_payload if self.agreement else MAX_DATA_SIZE
-        if len(frame) - 5 > limit:
+        if len(frame) - HEADER_SIZE > limit:
             raise LimitExceeded(
-                f"{name} of {len(frame) - 5} bytes, the limit is {limit}",
+                f"{name} of {len(frame) - HEADER_SIZE} bytes, the limit is {limit}",
                 limit=limit,
-                size=len(frame) - 5,
+                size=len(frame) - HEADER_SIZE,
             )
         self._out += frame
         self._advance(code, move)
@@ -173,7 +183,7 @@ class MtaSession:
         if code in CHANGES:
             self._check_change(answer, len(payload))
         elif code == Answer.PROGRESS:
-            if self._strict and self.state is not State.EOM:
+            if self.agreement is None or (self._strict and self.state is not State.EOM):
                 raise self._illegal(answer, "came before end of message")
         else:
             self._finish(answer)
@@ -187,13 +197,17 @@ class MtaSession:
             raise self._illegal(change, f"needs {grant.needs!r}, which was not agreed")
         if change.code != Answer.REPLBODY:
             self._changes_left -= 1
-        self._bytes_left -= size
-        if self._changes_left < 0 or self._bytes_left < 0:
-            limit, limit_bytes = self._budget
-            raise LimitExceeded(
-                f"changes of one message pass the limit of {limit}, or of {limit_bytes} bytes",
-                limit=limit,
-            )
+        self._bytes_left -= size + HEADER_SIZE
+        for left, limit, unit in zip(
+            (self._changes_left, self._bytes_left),
+            self._budget,
+            ("changes", "bytes of changes"),
+            strict=True,
+        ):
+            if left < 0:
+                raise LimitExceeded(
+                    f"more than {limit} {unit} for one message", limit=limit, size=limit - left
+                )
 
     def _finish(self, answer: Message) -> None:
         code = answer.code

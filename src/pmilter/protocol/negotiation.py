@@ -94,7 +94,7 @@ def check_answer(offered: Options, answer: Options, *, strict: bool = True) -> O
     Args:
         offered: What the MTA offered.
         answer: What the filter answered.
-        strict: Refuse step bits that were not offered, as Sendmail does; Postfix lets them pass.
+        strict: Refuse step bits that were not offered, as Sendmail does; Postfix lets them pass, and honours them.
 
     Returns:
         The answer, with the steps switched off that its version does not know.
@@ -106,16 +106,19 @@ def check_answer(offered: Options, answer: Options, *, strict: bool = True) -> O
         raise _refused(
             f"protocol version {answer.version}, the offer was {offered.version}", offered, answer
         )
-    if extra := answer.actions & ~offered.actions:
-        raise _refused(f"actions {extra!r} that were not offered", offered, answer)
-    extra_steps = answer.steps & ~offered.steps
+    if extra := int(answer.actions) & ~int(offered.actions):
+        raise _refused(f"actions {Action(extra)!r} that were not offered", offered, answer)
+    extra_steps = int(answer.steps) & ~int(offered.steps)
     if strict and extra_steps:
-        raise _refused(f"steps {extra_steps!r} that were not offered", offered, answer)
+        raise _refused(f"steps {Step(extra_steps)!r} that were not offered", offered, answer)
+    steps = answer.steps & ~(
+        _INTERNAL & ~offered.steps
+    )  # a size that was not offered has no effect
     implied = Step(0)
     for rule in RULES.values():
         if answer.version < rule.since:
             implied |= rule.off
-    return answer.replace(steps=(answer.steps & ~extra_steps) | implied)
+    return answer.replace(steps=steps | implied)
 
 
 def _refused(what: str, offered: Options, answer: Options) -> NegotiationError:

@@ -185,10 +185,11 @@ AFTER: Final[dict[int, frozenset[State]]] = {
     Command.HELO: _QUIET | _HEAD | _CONTENT,
     # Where no answer is due to MAIL, Sendmail does not abort a message that ends before its content.
     Command.MAIL: _QUIET | _HEAD | _CONTENT,
-    Command.RCPT: _HEAD,
-    Command.DATA: frozenset({State.RCPT}),
-    # Never between an accepted DATA and the end of the content, but everywhere else.
-    Command.UNKNOWN: _QUIET | _HEAD | {State.OPTNEG},
+    # A filter behind this one may refuse DATA; the client may then go on with the same transaction, and both MTAs show it.
+    Command.RCPT: _HEAD | {State.DATA},
+    Command.DATA: frozenset({State.RCPT, State.DATA}),
+    # Never in the content, but everywhere else.
+    Command.UNKNOWN: _QUIET | _HEAD | {State.OPTNEG, State.DATA},
     Command.HEADER: frozenset({State.DATA, State.HEADER}),
     Command.EOH: frozenset({State.DATA, State.HEADER}),
     Command.BODY: frozenset({State.EOH, State.BODY}),
@@ -210,7 +211,10 @@ MESSAGE_STEPS: Final = (
     Command.BODY,
     Command.BODYEOB,
 )
-"""The commands that make up a message, in their order. The first that is not switched off opens it."""
+"""The commands that make up a message, in their order. The first that is not switched off opens it; where that may be missing
+from a message, because it has no header field or an empty body, the next one does."""
+
+_MAY_BE_MISSING: Final = frozenset({Command.HEADER, Command.BODY})
 
 _STEPS: Final = (Command.CONNECT, Command.HELO, *MESSAGE_STEPS)
 
@@ -243,17 +247,28 @@ def moves(steps: Step, version: int) -> dict[int, tuple[Move, ...]]:
     have come.
     """
     off = {c for c in _STEPS if steps & RULES[c].off or version < RULES[c].since}
-    opener = next(c for c in MESSAGE_STEPS if c not in off)
+    openers = _openers(off)
     return {
-        command: tuple(_move(command, state, off, opener) for state in State) for command in RULES
+        command: tuple(_move(command, state, off, openers) for state in State) for command in RULES
     }
 
 
-def _move(command: int, state: State, off: set[Command], opener: Command) -> Move:
+def _openers(off: set[Command]) -> set[Command]:
+    """Return the commands that open a message: MAIL, should it come, and the first ones that are not switched off."""
+    openers = {Command.MAIL}
+    for command in MESSAGE_STEPS:
+        if command not in off:
+            openers.add(command)
+            if command not in _MAY_BE_MISSING:
+                break
+    return openers
+
+
+def _move(command: int, state: State, off: set[Command], openers: set[Command]) -> Move:
     if command not in MESSAGE_STEPS:
         legal = state in _reach(command, off)
         return Move.BREAK if legal and command in _BREAKERS and state in OPEN else Move(legal)
-    if command == opener:
+    if command in openers:
         return _opening_move(command, state, off)
     if state is State.DECIDED:
         return Move.REPEAT
@@ -261,10 +276,7 @@ def _move(command: int, state: State, off: set[Command], opener: Command) -> Mov
 
 
 def _opening_move(command: int, state: State, off: set[Command]) -> Move:
-    continues = (
-        _reach(command, off - {Command.MAIL}) & OPEN if command != Command.MAIL else frozenset()
-    )
-    if state in continues:
+    if command != Command.MAIL and state in _reach(command, off - {Command.MAIL}) & OPEN:
         return Move.NEXT
     if state not in _reach(Command.MAIL, off):
         return Move.ILLEGAL
