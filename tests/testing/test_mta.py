@@ -600,7 +600,7 @@ def test_default_action_where_the_filter_breaks_the_protocol(action: str, verdic
     assert [(result.verdict, result.stage) for result in results] == [(verdict, "envfrom")] * 2
     assert [type(error) for error in results[0].errors] == [RemoteProtocolError]
     assert (results[0].message is not None) == (action == "accept")
-    assert calls == ["close"]
+    assert calls == []  # no callback has run, so close does not either
 
 
 # --- coroutines
