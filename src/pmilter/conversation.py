@@ -333,7 +333,7 @@ class Conversation:
             self._finished = True
         else:
             yield from self._end_session()
-            self._session.macros.clear()
+            self._session.end_session()
             self._begin_connection()
 
     def _negotiate(self, offer: Options) -> Talk:

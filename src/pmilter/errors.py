@@ -8,7 +8,7 @@
       ConnectionClosed                         the peer is gone
       MilterTimeout (also TimeoutError)        a time limit ran out
       ConfigError (also ValueError)            an address, option, file or callback is wrong
-      LimitExceeded                            a frame, header, macro or recipient limit was passed
+      LimitExceeded                            something is larger than a limit; a frame's announced length is the peer's fault
 
 Messages are for people and may change; the attributes carry the same facts and are API. `OSError` of socket
 calls is never wrapped.

@@ -253,6 +253,10 @@ class FilterSession:
                 f"{name}: packet of {size} bytes, {limit} were agreed", limit=limit, size=size
             )
 
+    def end_session(self) -> None:
+        """Forget all macros: another SMTP session follows on the connection."""
+        self.macros.clear()
+
     def end_message(self) -> None:
         """Forget the macros of a message that was aborted, when nobody needs them any more."""
         self.macros.clear_message()

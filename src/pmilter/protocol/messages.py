@@ -11,11 +11,23 @@ from struct import Struct
 from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from pmilter.errors import LocalProtocolError, RemoteProtocolError
-from pmilter.protocol.constants import Action, Answer, Command, Family, MacroStage, Step
+from pmilter.protocol.constants import (
+    MAX_REPLY_LINE,
+    MAX_REPLY_LINES,
+    Action,
+    Answer,
+    Command,
+    Family,
+    MacroStage,
+    Step,
+)
 from pmilter.protocol.frames import encode_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+_MAX_WIRE_LINE: Final = 2 * MAX_REPLY_LINE + 16
+"""Bytes of a reply line on the wire: its text, each percent sign doubled, after the codes."""
 
 _U16: Final = Struct(">H")
 _U32: Final = Struct(">I")
@@ -506,6 +518,8 @@ class ReplyCode(_OneText):
         if b"%" in text.replace(b"%%", b""):
             raise _malformed(cls, "a single percent sign; each must be doubled")
         lines = text.split(b"\r\n")
+        if len(lines) > MAX_REPLY_LINES or any(len(line) > _MAX_WIRE_LINE for line in lines):
+            raise _malformed(cls, f"more than {MAX_REPLY_LINES} lines, or one that is too long")
         separators = [line[3:4] for line in lines]
         if any(line[:3] != text[:3] for line in lines) or set(separators[:-1]) - {b"-"}:
             raise _malformed(

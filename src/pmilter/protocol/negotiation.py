@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from pmilter.errors import NegotiationError
+from pmilter.errors import LocalProtocolError, NegotiationError
 from pmilter.protocol.constants import (
     ACTIONS,
     MAX_DATA_SIZE,
@@ -84,7 +84,15 @@ def clip(answer: Options, offer: Options) -> Options:
 
 
 def offer(version: int = PROTOCOL_VERSION) -> Options:
-    """Return what Postfix and Sendmail offer at a version: all actions, all steps that the version knows."""
+    """Return what Postfix and Sendmail offer at a version: all actions, all steps that the version knows.
+
+    Raises:
+        LocalProtocolError: The version is not from 2 to 6.
+    """
+    if version not in STEPS:
+        raise LocalProtocolError(
+            f"protocol version must be from 2 to {PROTOCOL_VERSION}, not {version!r}"
+        )
     return Options(version, ACTIONS[6], STEPS[version])
 
 
