@@ -102,13 +102,14 @@ class _Loop:
         """Serve until all has come to its end."""
         self._poller.register(self._serving.stop_fd, _IN)
         self._listen()
-        looked = time.monotonic()
+        clock, poll, connections = time.monotonic, self._poller.poll, self._connections
+        looked = clock()
         try:
             while not self._serving.stopping:
-                events = self._poller.poll(_ROUND)
-                now = time.monotonic()
+                events = poll(_ROUND)
+                now = clock()
                 for fd, _ in events:
-                    connection = self._connections.get(fd)
+                    connection = connections.get(fd)
                     if connection is not None:
                         self._attend(connection, now)
                     elif fd == self._serving.stop_fd:
@@ -136,7 +137,7 @@ class _Loop:
                 if (connection := self._connections.get(fd)) is not None:
                     self._attend(connection, now)
         for connection in tuple(self._connections.values()):
-            self._resume(connection, b"", time.monotonic())
+            self._perform(connection, connection.resume, b"", time.monotonic())
             self._close(connection)
 
     # --- accepting
@@ -176,7 +177,7 @@ class _Loop:
         self._connections[sock.fileno()] = connection
         self._serving.enter(sock)
         self._poller.register(sock.fileno(), _IN)
-        self._resume(connection, None, now)
+        self._perform(connection, connection.resume, None, now)
 
     # --- performing
 
@@ -192,21 +193,14 @@ class _Loop:
         except BlockingIOError:
             return
         except OSError as error:
-            self._throw(connection, error, now)
+            self._perform(connection, connection.talk.throw, error, now)
             return
-        self._resume(connection, data, now)
-
-    def _resume(self, connection: _Connection, outcome: object, now: float) -> None:
-        """Carry a conversation on, up to where it waits."""
-        self._perform(connection, connection.resume, outcome, now)
-
-    def _throw(self, connection: _Connection, error: Exception, now: float) -> None:
-        """Tell a conversation what went wrong; it ends, after the callbacks that this asks for."""
-        self._perform(connection, connection.talk.throw, error, now)
+        self._perform(connection, connection.resume, data, now)
 
     def _perform(
         self, connection: _Connection, step: Callable[[Any], Effect], value: object, now: float
     ) -> None:
+        """Carry a conversation on, up to where it waits."""
         resume = connection.resume
         while True:
             try:
@@ -215,58 +209,55 @@ class _Loop:
                 self._close(connection)
                 return
             step = resume
-            kind = type(effect)
-            if kind is Call:
-                try:
-                    value = effect.function(*effect.arguments)  # type: ignore[union-attr]  # the kind says so
-                except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-                    step, value = connection.talk.throw, error
-            elif kind is Receive:
-                timeout = effect.timeout  # type: ignore[union-attr]  # the kind says so
-                connection.deadline = (
-                    connection.until if timeout is None else min(connection.until, now + timeout)
-                )
-                return
-            else:
-                data, value = effect.data, None  # type: ignore[union-attr]  # the kind says so
-                try:
-                    sent = _send(connection, data)
-                except OSError as error:
-                    step, value = connection.talk.throw, error
-                    continue
-                if sent < len(data):
-                    self._wait_to_send(connection, data, sent, now)
+            try:
+                if type(effect) is Call:
+                    value = effect.function(*effect.arguments)
+                elif type(effect) is Receive:
+                    timeout = effect.timeout
+                    connection.deadline = connection.until if timeout is None else now + timeout
                     return
+                elif self._has_sent(connection, effect.data, now):  # type: ignore[union-attr]  # it is a Send
+                    value = None
+                else:
+                    return
+            except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
+                step, value = connection.talk.throw, error
 
-    def _wait_to_send(self, connection: _Connection, data: bytes, sent: int, now: float) -> None:
+    def _has_sent(self, connection: _Connection, data: bytes, now: float) -> bool:
+        """Send; return False where the conversation is to wait until the MTA takes the rest."""
+        sent = _send(connection, data)
+        if sent == len(data):
+            return True
         connection.unsent = memoryview(data)[sent:]
-        connection.deadline = min(
-            connection.until, now + self._handler.program.plan.limits.frame_time
-        )
+        connection.deadline = now + self._handler.program.plan.limits.frame_time
         self._poller.modify(connection.sock.fileno(), _OUT)
+        return False
 
     def _send_rest(self, connection: _Connection, now: float) -> None:
         unsent = connection.unsent or memoryview(b"")
         try:
             sent = _send(connection, unsent)
         except OSError as error:
-            self._throw(connection, error, now)
+            self._perform(connection, connection.talk.throw, error, now)
             return
         connection.unsent = unsent[sent:]
         if sent == len(unsent):
             connection.unsent = None
             self._poller.modify(connection.sock.fileno(), _IN)
-            self._resume(connection, None, now)
+            self._perform(connection, connection.resume, None, now)
 
     def _time_out(self, now: float) -> None:
         """End the connections whose time is over."""
-        for connection in [c for c in self._connections.values() if c.deadline <= now]:
+        for connection in [
+            c for c in self._connections.values() if min(c.deadline, c.until) <= now
+        ]:
             what = (
                 "nothing came from the MTA"
                 if connection.unsent is None
                 else "the MTA takes no more"
             )
-            self._throw(connection, MilterTimeout(f"{what} for too long"), now)
+            error = MilterTimeout(f"{what} for too long")
+            self._perform(connection, connection.talk.throw, error, now)
 
     def _close(self, connection: _Connection) -> None:
         fd = connection.sock.fileno()

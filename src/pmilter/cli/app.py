@@ -1,0 +1,229 @@
+"""Loads a user's filter: ``module:attribute`` or ``path/to/file.py:attribute`` becomes a `Milter`, or a clear error."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pmilter.errors import ConfigError
+from pmilter.milter import Milter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType, TracebackType
+
+DEFAULT_ATTRIBUTE: Final = "milter"
+
+_GUARD: Final = 'if __name__ == "__main__":'
+_PACKAGE: Final = str(Path(__file__).parent.parent)
+"""Where pmilter's own code lies."""
+
+
+class AppName(NamedTuple):
+    """Where a filter is to be found."""
+
+    place: str
+    """Dotted name of a module, or path of a Python file."""
+    attribute: str
+    """Name of the `Milter` in it."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether `place` is a path."""
+        return self.place.endswith(".py") or "/" in self.place
+
+    @property
+    def directory(self) -> Path:
+        """Directory that its imports begin in."""
+        return Path(self.place).resolve().parent if self.is_file else Path.cwd()
+
+    def __str__(self) -> str:
+        """Return it as a person writes it."""
+        return f"{self.place}:{self.attribute}"
+
+
+def parse_app(text: str) -> AppName:
+    """Return what a text names: ``module``, ``module:attribute``, ``path/to/file.py`` or ``path/to/file.py:attribute``.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
+    place, colon, attribute = text.rpartition(":")
+    if not colon or attribute.endswith(".py"):
+        place, attribute = text, DEFAULT_ATTRIBUTE
+    if not place or not attribute.isidentifier():
+        raise ConfigError(
+            f"{text!r} names no filter: write module:attribute or path/to/file.py:attribute",
+            source=text,
+        )
+    return AppName(place, attribute)
+
+
+def load_app(text: str) -> Milter:
+    """Import a user's program, and return its filter.
+
+    The file's directory (for modules: the current one) is put on `sys.path`, as ``python`` does.
+
+    Args:
+        text: As for `parse_app`.
+
+    Raises:
+        ConfigError: There is no such file, module or attribute; it cannot be imported; it is no `Milter`, has no callbacks, or
+            runs ``main`` while it is imported.
+        OSError: The program opens its socket while it is imported, and that failed.
+    """
+    name = parse_app(text)
+    if str(name.directory) not in sys.path:
+        sys.path.insert(0, str(name.directory))
+    with _main_forbidden(name):
+        module = _import_file(name) if name.is_file else _import_module(name)
+    return _find(name, module)
+
+
+# --- the import
+
+
+@contextmanager
+def _main_forbidden(name: AppName) -> Iterator[None]:
+    """Have `Milter.main` refuse to serve: an import that does not return would hide every option of the command line."""
+    original, called = Milter.main, False
+
+    def refuse(*_: object, **__: object) -> None:
+        nonlocal called
+        called = True
+        raise ConfigError(
+            f"main() is called while the program is loaded; put it under '{_GUARD}', "
+            "which is how pmilter run can load the file without starting it"
+        )
+
+    Milter.main = refuse  # type: ignore[method-assign]  # on purpose, and put back below
+    try:
+        yield
+    finally:
+        Milter.main = original  # type: ignore[method-assign]  # as above
+    if called:  # and the program has hidden the error
+        raise ConfigError(
+            f"{name.place} calls main() while it is loaded; put it under '{_GUARD}'",
+            source=name.place,
+        )
+
+
+def _import_file(name: AppName) -> ModuleType:
+    path = Path(name.place)
+    if not path.is_file():
+        what = "is a directory, not a file" if path.is_dir() else "no such file"
+        raise ConfigError(f"{name.place}: {what}", source=name.place)
+    # A module that is loaded already keeps its name: the program may be called email.py.
+    stem = path.stem if path.stem not in sys.modules else f"pmilter_app_{path.stem}"
+    spec = spec_from_file_location(stem, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(
+            f"{name.place}: not a Python file, its name must end in .py", source=name.place
+        )
+    module = module_from_spec(spec)
+    sys.modules[stem] = module
+    try:
+        with _explained(name):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[stem]
+        raise
+    return module
+
+
+def _import_module(name: AppName) -> ModuleType:
+    with _explained(name):
+        return import_module(name.place)
+
+
+# --- what went wrong with it
+
+
+@contextmanager
+def _explained(name: AppName) -> Iterator[None]:
+    """Turn whatever a program raises while it is imported into one line that names its own file and line."""
+    try:
+        yield
+    except SystemExit as error:
+        raise _import_error(
+            name, error, f"it exits while it is loaded; put the code that does under '{_GUARD}'"
+        ) from error
+    except Exception as error:
+        if isinstance(error, OSError) and _raised_by_us(error.__traceback__):
+            raise  # its socket could not be opened
+        raise _import_error(name, error, _reason(name, error)) from error
+
+
+def _reason(name: AppName, error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        itself = not name.is_file and f"{name.place}.".startswith(f"{error.name}.")
+        elsewhere = "run pmilter in its directory, or give the path of its file"
+        return f"there is no module {error.name!r}; {elsewhere if itself else f'install it for {sys.executable}'}"
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {text}"
+
+
+def _import_error(name: AppName, error: BaseException, reason: str) -> ConfigError:
+    file, line = _origin(name, error)
+    where = f"{file}, line {line}" if line else file
+    return ConfigError(f"cannot load {where}: {reason}", source=file, line=line)
+
+
+def _origin(name: AppName, error: BaseException) -> tuple[str, int | None]:
+    """Return the file and line of the user's program where an import failed, as far as that can be told."""
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((str(error.filename), error.lineno))
+    own = [(file, line) for file, line in places if _is_users(name, file)]
+    file, line = own[-1] if own else (name.place, None)
+    return (name.place if file == str(Path(name.place).absolute()) else file), line
+
+
+def _is_users(name: AppName, file: str) -> bool:
+    path = Path(file)
+    if path.is_relative_to(_PACKAGE) or "site-packages" in path.parts:
+        return False
+    return path == Path(name.place).absolute() or path.is_relative_to(name.directory)
+
+
+def _raised_by_us(trace: TracebackType | None) -> bool:
+    return traceback.extract_tb(trace)[-1].filename.startswith(_PACKAGE)
+
+
+# --- the filter in it
+
+
+def _find(name: AppName, module: ModuleType) -> Milter:
+    try:
+        found = getattr(module, name.attribute)
+    except AttributeError:
+        raise ConfigError(
+            f"{name.place} has no {name.attribute!r}; {_candidates(name, module)}",
+            source=name.place,
+        ) from None
+    if not isinstance(found, Milter):
+        kind = type(found).__name__
+        raise ConfigError(
+            f"{name} is no Milter but of type {kind}; {_candidates(name, module)}",
+            source=name.place,
+        )
+    if not found.plan().callbacks:
+        raise ConfigError(
+            f"{name} has no callbacks: define some with @{name.attribute}.on(...) or {name.attribute}.register(...)",
+            source=name.place,
+        )
+    return found
+
+
+def _candidates(name: AppName, module: ModuleType) -> str:
+    names = [key for key, value in vars(module).items() if isinstance(value, Milter)]
+    if not names:
+        return f"define {DEFAULT_ATTRIBUTE} = pmilter.Milter(...) in it"
+    return "write " + " or ".join(f"{name.place}:{key}" for key in names)

@@ -1,0 +1,134 @@
+"""What wakes a thread or process that polls: a pipe of its own, or a worker's line to its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import select
+import socket
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LONG: Final = 86_400.0
+_DRAIN: Final = b"d"
+_WAKE: Final = b"\0"
+_MOST: Final = 8192
+
+
+def await_readable(fds: Iterable[int], seconds: float) -> set[int]:
+    """Return those descriptors that are readable, or at their end, as soon as one is; none after some seconds."""
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    # Rounded up, lest the last millisecond is spent in calls that return at once.
+    return {fd for fd, _ in poller.poll(math.ceil(min(max(seconds, 0.0), _LONG) * 1000))}
+
+
+class Pipe:
+    """Wakes a thread or process that polls; safe to write from any thread and signal handler."""
+
+    def __init__(self) -> None:
+        # Sockets, since a closed one cannot be mistaken for another that was given its number.
+        self._out, self._in = socket.socketpair()
+        self.reader = self._out.fileno()
+
+    def write(self) -> None:
+        """Make the reader readable; without effect once it is closed."""
+        with contextlib.suppress(OSError):  # a full one is readable already
+            self._in.send(b"!", socket.MSG_DONTWAIT)
+
+    def wait(self, seconds: float) -> bool:
+        """Return True as soon as the reader is readable, False after some seconds."""
+        return bool(await_readable((self.reader,), seconds))
+
+    def drain(self) -> None:
+        """Make the reader wait again."""
+        with contextlib.suppress(OSError):
+            self._out.recv(4096, socket.MSG_DONTWAIT)
+
+    def asks_to_drain(self) -> bool:
+        """Return False: who writes here wants a stop."""
+        return False
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._out.close()
+        self._in.close()
+
+
+class WorkerEnd:
+    """A worker's end of its line: readable for good once the parent has an order, or is gone, or `write` was called."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.reader = sock.fileno()
+
+    def write(self) -> None:
+        """Make the reader readable; from any thread and signal handler."""
+        with contextlib.suppress(OSError):  # the other end is gone, so it is readable already
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def asks_to_drain(self) -> bool:
+        """Return whether the parent wants no more connections accepted; else it wants a stop, or is gone."""
+        with contextlib.suppress(OSError):
+            return self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == _DRAIN
+        return False
+
+    def wake_parent(self, text: str = "") -> None:
+        """Have the parent look at once, and tell it some text (8 KB at most)."""
+        with contextlib.suppress(OSError):
+            self._sock.send(_WAKE + text.encode("utf-8", "replace")[:_MOST], socket.MSG_DONTWAIT)
+
+    def close(self) -> None:
+        """Close it."""
+        self._sock.close()
+
+
+class ParentEnd:
+    """The parent's end of a worker's line. That it exists tells the worker that its parent lives.
+
+    Attributes:
+        ended: True once the worker is gone.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._said = b""
+        self.ended = False
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+        return self._sock.fileno()
+
+    def order_drain(self) -> None:
+        """Have the worker accept no more connections."""
+        with contextlib.suppress(OSError):  # it is gone, or has stopped to listen
+            self._sock.send(_DRAIN, socket.MSG_DONTWAIT)
+
+    def read(self) -> None:
+        """Take what the worker says."""
+        try:
+            data = self._sock.recv(_MOST, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self.ended = not data
+        self._said = (self._said + data)[: 2 * _MOST]
+
+    @property
+    def text(self) -> str:
+        """The text that the worker has told."""
+        return self._said.replace(_WAKE, b"").decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Close it: to a worker that still lives, its parent is gone."""
+        self._sock.close()
+
+
+def line() -> tuple[ParentEnd, WorkerEnd]:
+    """Return the two ends of a new line."""
+    parent, worker = socket.socketpair()
+    return ParentEnd(parent), WorkerEnd(worker)

@@ -1,0 +1,76 @@
+"""Programs in processes of their own, started as a user starts them."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pmilter.testing.rig.daemon import wait_for
+from tests.support.processes import DEADLINE
+from tests.support.wire import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LISTENING = re.compile(r"listening on (\S+)")
+
+
+class Process:
+    """A program of Python that runs in the background, and what it has said on stderr."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log = ""
+
+    def listening(self) -> str:
+        """Wait until its log tells where it listens, and return that address."""
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self.log += line
+            if found := _LISTENING.search(line):
+                return found[1]
+        raise AssertionError(f"it ended instead of listening: {self.log}")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, and return the exit status."""
+        self._process.send_signal(number)
+        self.output, rest = self._process.communicate(timeout=DEADLINE)
+        self.log += rest
+        return self._process.returncode
+
+    def kill(self) -> None:
+        """End it without mercy, if it is still there."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[Process]:
+    """Run Python with these arguments for the length of a block."""
+    process = Process(*arguments)
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def await_filter(address: str) -> None:
+    """Wait until a filter takes connections."""
+    assert wait_for(lambda: _accepts(address), DEADLINE), f"nobody listens on {address}"
+
+
+def _accepts(address: str) -> bool:
+    try:
+        connect(address).close()
+    except OSError:
+        return False
+    return True
