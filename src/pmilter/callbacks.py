@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.errors import ConfigError
@@ -39,6 +38,8 @@ def check_callback(stage: str, function: Callable[..., Any]) -> None:
     """
     if not callable(function):
         raise ConfigError(f"the {stage} callback must be callable, not {function!r}", source=stage)
+    import inspect  # costs as much as all of pmilter, and no filter needs it before it is defined
+
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):
@@ -58,6 +59,8 @@ def check_callback(stage: str, function: Callable[..., Any]) -> None:
 
 def is_coroutine_callback(function: Callable[..., Any]) -> bool:
     """Return whether a callback is a coroutine function, also where it is a callable object or a partial of one."""
+    import inspect  # as above
+
     while hasattr(function, "func"):
         function = function.func
     call = getattr(type(function), "__call__", None)  # noqa: B004  # not whether it can be called, but what that runs

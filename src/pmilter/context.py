@@ -79,9 +79,10 @@ class ConnectionLog(logging.LoggerAdapter[logging.Logger]):
             "queue_id": queue_id,
             **(kwargs.get("extra") or {}),
         }
-        ids = (
-            f"{context.connection_id} {printable(queue_id)}" if queue_id else context.connection_id
-        )
+        # The line becomes a format, and a macro may hold anything.
+        ids = context.connection_id
+        if queue_id:
+            ids = f"{ids} {printable(queue_id)}".replace("%", "\\x25")
         return f"[{ids}] {msg}", kwargs
 
 

@@ -15,7 +15,15 @@ from pmilter.effects import Call, CallTimedOut, Effect, Receive, Send, Service
 from pmilter.errors import ConnectionClosed, MilterError, MilterTimeout
 from pmilter.facts import Facts
 from pmilter.program import VERDICTS, Program, Stage
-from pmilter.protocol.constants import ACTIONS, Action, Answer, Command, Status, Step
+from pmilter.protocol.constants import (
+    ACTIONS,
+    MAX_DATA_SIZE,
+    Action,
+    Answer,
+    Command,
+    Status,
+    Step,
+)
 from pmilter.protocol.filter_session import FilterSession
 from pmilter.protocol.messages import COMMANDS, Message, Options
 from pmilter.protocol.negotiation import clip
@@ -133,6 +141,8 @@ class Conversation:
                         yield from self._unusual(code, stage)
                         if self._finished:
                             break
+                        if session.unsent > _FLUSH_SIZE:
+                            yield Send(session.take())
                         continue
                     if stage.note is not None and not stage.note(self._tally, session.payload):
                         self._answer_over_limit(stage)
@@ -154,6 +164,8 @@ class Conversation:
                             self._verdicts.settle(
                                 stage, self._verdict(stage, outcome), self._context
                             )
+                        if session.unsent > _FLUSH_SIZE:
+                            yield Send(session.take())
                     go_on()
                     if code == _RCPT:
                         self._note_recipient()
@@ -182,6 +194,7 @@ class Conversation:
         """Answer a command that is not just the next step of an ordinary message."""
         session = self._session
         if session.move is not _NEXT:
+            COMMANDS[code].decode(session.payload)  # raises: what is malformed begins no message
             yield from self._boundary(session.move)
         if stage is None:
             yield from self._control(code)
@@ -213,9 +226,9 @@ class Conversation:
 
     def _answer_over_limit(self, stage: Stage) -> None:
         """Answer a command that passes a limit with the fallback: closing would let a sender switch the filter off."""
-        self._context.log.warning(
-            "a limit is passed at %s, answering %s", stage.name, stage.fallback.name
-        )
+        if self._tally.first_excess():  # a sender must not fill the log either
+            message = "a limit is passed at %s, answering %s"
+            self._context.log.warning(message, stage.name, stage.fallback.name)
         self._verdicts.settle(stage, VERDICTS[stage.fallback], self._context)
 
     def _check_end_of_file(self) -> None:
@@ -266,6 +279,7 @@ class Conversation:
             self._detach(error, f"answering {stage.fallback.name}")
         else:
             self._requests.take_reply()
+            self._requests.drop_changes()
             message = "the %s callback failed, answering %s"
             self._context.log.error(message, stage.name, stage.fallback.name, exc_info=error)
         return stage.fallback
@@ -291,6 +305,7 @@ class Conversation:
             legal = ", ".join(sorted(status.name for status in stage.legal))
             message = "the %s callback returned %r, answering %s; it may return None, a Reply, or Status.%s"
             self._context.log.error(message, stage.name, outcome, stage.fallback.name, legal)
+            self._requests.drop_changes()
             return VERDICTS[stage.fallback]
         if reply is not None and outcome in {Status.REJECT, Status.TEMPFAIL}:
             return reply.encode()
@@ -337,25 +352,9 @@ class Conversation:
             self._begin_connection()
 
     def _negotiate(self, offer: Options) -> Talk:
-        choice = self._program.choose(offer)
-        answer = choice
+        answer = self._program.choose(offer)
         if self._program.negotiate is not None:
-            answer = yield from self._ask_negotiate(self._program.negotiate, offer, choice)
-        symlists = self._requests.take_symlists()
-        if symlists:
-            answer = answer.replace(
-                actions=answer.actions | Action.SETSYMLIST, symlists=answer.symlists | symlists
-            )
-        if answer is not choice:
-            clipped = clip(answer, offer)
-            if clipped != answer:
-                logger.warning(
-                    "%s: not offered by the MTA, so left out: %r became %r",
-                    self._peer,
-                    answer,
-                    clipped,
-                )
-            answer = clipped
+            answer = yield from self._ask_negotiate(self._program.negotiate, offer, answer)
         self._session.negotiate(answer)
         self._sees_refused = Step.RCPT_REJ in answer.steps
 
@@ -363,26 +362,39 @@ class Conversation:
         self, function: Callable[..., Any], offer: Options, choice: Options
     ) -> Generator[Effect, Any, Options]:
         """Return the filter's own answer to an offer; where it fails, the library's, and a verdict kept for what follows."""
-        self._called = True
         self._requests.negotiating = True
-        self._prepare_call("negotiate", function, offer, choice)
+        self._prepare_call("negotiate", function, offer.replace(), choice.replace())
         fallback = self._program.plan.fallback["negotiate"]
         try:
-            return _own_options((yield self._call), offer, choice)
+            return self._own_answer((yield self._call), offer, choice)
         except GeneratorExit:
             raise
         except CallTimedOut as error:
             self._detach(error, f"the first command will be answered with {fallback.name}")
-            self._verdicts.hold_first(VERDICTS[fallback])
-            return choice
         except BaseException as error:  # whatever a filter raises, the MTA gets its answer
             message = "the negotiate callback failed, the first command will be answered with %s"
             self._context.log.error(message, fallback.name, exc_info=error)
-            self._verdicts.hold_first(VERDICTS[fallback])
-            return choice
         finally:
             self._requests.negotiating = False
             self._requests.take_reply()
+        self._verdicts.hold_first(VERDICTS[fallback])
+        return choice
+
+    def _own_answer(self, outcome: object, offer: Options, choice: Options) -> Options:
+        """Return the answer that a negotiate callback wants, within the offer; raise where it cannot be sent."""
+        answer = _own_options(outcome, offer, choice)
+        symlists = self._requests.take_symlists()
+        if symlists:
+            answer = answer.replace(
+                actions=answer.actions | Action.SETSYMLIST, symlists=answer.symlists | symlists
+            )
+        clipped = clip(answer, offer)
+        if clipped != answer:
+            message = "%s: not offered by the MTA, so left out: %r became %r"
+            logger.warning(message, self._peer, answer, clipped)
+        if len(clipped.payload()) > MAX_DATA_SIZE:
+            raise ValueError(f"the macro lists are larger than a packet of {MAX_DATA_SIZE} bytes")
+        return clipped
 
     def _end_of_message(self, chunk: bytes) -> Talk:
         stage = self._program.eom
@@ -409,9 +421,10 @@ class Conversation:
         if body.function is None or not self._verdicts.shows(Command.BODY, _NEXT):
             return Status.CONTINUE
         outcome = yield from self._ask(body, (self._context, chunk))
-        if isinstance(outcome, Status) and outcome in _GOES_ON:
-            return Status.CONTINUE
-        return Status.CONTINUE if outcome is None else outcome
+        if outcome is not None and not (isinstance(outcome, Status) and outcome in _GOES_ON):
+            return outcome
+        reply = self._requests.take_reply()
+        return reply if reply is SHUTDOWN else Status.CONTINUE
 
     def _send_changes(self) -> Talk:
         size = 0
@@ -425,7 +438,7 @@ class Conversation:
 
     def _end_session(self) -> Talk:
         """Abort the message that is open, and close."""
-        if self._session.state in OPEN:
+        if self._facts.recipients is not None:
             yield from self._ask_unanswered("abort", self._program.abort)
         self._facts.end_message()
         if self._called:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 from typing import TYPE_CHECKING, Final
 
 from pmilter.text import decode, printable
@@ -53,6 +52,8 @@ class Facts:
 
 def client_address(connect: Connect) -> ClientAddress:
     """Return the address of a connect command in the form that Python's sockets use; no name is looked up."""
+    import socket  # a filter that is only looked at needs none
+
     family, text = connect.family.value, decode(connect.address)
     if family == "L":
         return text

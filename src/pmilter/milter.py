@@ -19,7 +19,7 @@ from pmilter.plan import (
     macros_stage,
     make_fallback,
 )
-from pmilter.protocol.constants import ACTIONS, STEPS, Action, Status, Step
+from pmilter.protocol.constants import ACTIONS, Action, Status, Step
 from pmilter.protocol.rules import STAGES
 
 if TYPE_CHECKING:
@@ -448,20 +448,20 @@ class Milter:
 
 
 def _check_actions(actions: Action | int) -> Action:
-    bits = Action(actions)
-    if unknown := bits & ~ACTIONS[6]:
-        raise ConfigError(f"unknown action bits {int(unknown):#x}")
-    return bits
+    if unknown := int(actions) & ~int(
+        ACTIONS[6]
+    ):  # an IntFlag's complement knows only bits that have names
+        raise ConfigError(f"unknown action bits {unknown:#x}")
+    return Action(actions)
 
 
 def _check_steps(steps: Step | int) -> Step:
-    bits = Step(steps)
     allowed = Step.HDR_LEADSPC | Step.RCPT_REJ | Step.SKIP
-    if refused := bits & ~allowed:
+    if refused := int(steps) & ~int(allowed):
         raise ConfigError(
-            f"steps may hold HDR_LEADSPC and RCPT_REJ; {refused!r} follows from callbacks, noreply and keep"
+            f"steps may hold HDR_LEADSPC and RCPT_REJ; {Step(refused)!r} follows from callbacks, noreply and keep"
         )
-    return bits & STEPS[6]
+    return Step(steps)
 
 
 def _check_keep(keep: Iterable[str]) -> frozenset[str]:

@@ -57,11 +57,11 @@ class Plan(NamedTuple):
         """Return what to ask for in the negotiation."""
         quiet = {stage for stage, callback in self.callbacks.items() if callback.noreply}
         kept = self.keep - self.callbacks.keys()
-        symlists = {
-            macros_stage(stage): callback.macros
-            for stage, callback in self.callbacks.items()
-            if callback.macros is not None
-        }
+        symlists: dict[MacroStage, bytes] = {}
+        for stage, callback in self.callbacks.items():
+            if callback.macros is not None:
+                number = macros_stage(stage)
+                symlists[number] = _joined(symlists.get(number, b""), callback.macros)
         skip = Step.SKIP if "body" in self.callbacks else Step(0)
         return Wish(
             frozenset(self.callbacks) | kept,
@@ -70,6 +70,11 @@ class Plan(NamedTuple):
             self.steps | skip,
             tuple(sorted(complete_symlists(symlists).items())),
         )
+
+
+def _joined(one: bytes, other: bytes) -> bytes:
+    """Return macro lists of two callbacks that share a stage as one, each name once."""
+    return b" ".join(dict.fromkeys(one.split() + other.split()))
 
 
 def macros_stage(stage: str) -> MacroStage:

@@ -23,8 +23,10 @@ def drop_privileges(user: str | int, group: str | int | None = None) -> None:
     """
     account = _user(user)
     gid = account.pw_gid if group is None else _group(group)
-    if os.geteuid() == account.pw_uid != 0 and os.getegid() == gid:
+    if set(os.getresuid()) == {account.pw_uid} != {0} and set(os.getresgid()) == {gid}:
         return
+    if os.getuid() == 0 != os.geteuid():
+        os.seteuid(0)  # root's rights were only laid aside
     os.initgroups(account.pw_name, gid)
     os.setresgid(gid, gid, gid)
     os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)

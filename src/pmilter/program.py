@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pmilter.facts import client_address
-from pmilter.protocol.constants import Answer, Command, Status
+from pmilter.protocol.constants import Action, Answer, Command, Status, Step
 from pmilter.protocol.messages import (
     Accept,
     Connect,
@@ -82,12 +82,23 @@ class Program:
         negotiate: Callback, or None.
     """
 
-    __slots__ = ("_choices", "_wish", "abort", "close", "eom", "negotiate", "plan", "stages")
+    __slots__ = (
+        "_choices",
+        "_said",
+        "_wish",
+        "abort",
+        "close",
+        "eom",
+        "negotiate",
+        "plan",
+        "stages",
+    )
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._wish = plan.wish()
         self._choices: dict[bytes, Options] = {}
+        self._said: set[tuple[Action, Step]] = set()
         self.stages = {int(command): _stage(plan, command) for command in ARGUMENTS}
         self.eom = self.stages.pop(Command.BODYEOB)
         self.negotiate = _function(plan, "negotiate")
@@ -111,13 +122,16 @@ class Program:
 
     def _say_missing(self, offer: Options) -> None:
         missing = self.plan.actions & ~offer.actions
+        steps = self.plan.steps & ~offer.steps
+        if (missing, steps) in self._said or len(self._said) >= _CACHED_OFFERS:
+            return
+        self._said.add((missing, steps))
         if missing:
             logger.warning(
                 "%s: the MTA does not offer %r; changes that need it will raise",
                 self.plan.name,
                 missing,
             )
-        steps = self.plan.steps & ~offer.steps
         if steps:
             logger.warning("%s: the MTA does not offer %r", self.plan.name, steps)
 

@@ -33,13 +33,21 @@ class Reply:
     __slots__ = ("code", "lines", "xcode")
 
     def __init__(self, code: int | str, xcode: str | None = None, *lines: str) -> None:
-        self.code = _check_code(code)
-        self.xcode = _check_xcode(xcode, self.code)
+        checked = _check_code(code)
         if len(lines) > MAX_REPLY_LINES:
             raise LocalProtocolError(
                 f"a reply has at most {MAX_REPLY_LINES} lines, not {len(lines)}"
             )
-        self.lines = tuple(_check_line(line) for line in lines) or ("",)
+        object.__setattr__(self, "code", checked)
+        object.__setattr__(self, "xcode", _check_xcode(xcode, checked))
+        object.__setattr__(self, "lines", tuple(_check_line(line) for line in lines) or ("",))
+
+    code: str
+    xcode: str | None
+    lines: tuple[str, ...]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Reply cannot be changed; make a new one with {name}={value!r}")
 
     def encode(self) -> ReplyCode:
         """Return the protocol's message for it."""

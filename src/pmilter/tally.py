@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pmilter.protocol.messages import Connect, Helo
+from pmilter.protocol.messages import Connect, Helo, Mail, Rcpt
 
 if TYPE_CHECKING:
     from pmilter.facts import Facts
@@ -19,7 +19,7 @@ class Tally:
         limits: What to count against.
     """
 
-    __slots__ = ("_facts", "_header_bytes", "_headers", "_limits", "_rcpts")
+    __slots__ = ("_exceeded", "_facts", "_header_bytes", "_headers", "_limits", "_rcpts")
 
     def __init__(self, facts: Facts, limits: Limits) -> None:
         self._facts = facts
@@ -31,6 +31,13 @@ class Tally:
         self._rcpts = 0
         self._headers = 0
         self._header_bytes = 0
+        self._exceeded = False
+
+    def first_excess(self) -> bool:
+        """Return whether this is the first limit that the message passes."""
+        first = not self._exceeded
+        self._exceeded = True
+        return first
 
     def connect(self, payload: bytes) -> bool:
         """Note the client."""
@@ -44,11 +51,15 @@ class Tally:
 
     def mail(self, payload: bytes) -> bool:
         """Note the sender."""
+        if payload[-1:] != b"\0":
+            Mail.decode(payload)  # raises with the reason
         self._facts.sender = payload.partition(b"\0")[0]
         return payload.count(0) <= self._limits.arguments
 
     def rcpt(self, payload: bytes) -> bool:
         """Count a recipient; it is a fact only once it is accepted."""
+        if payload[-1:] != b"\0":
+            Rcpt.decode(payload)  # raises with the reason
         self._rcpts += 1
         limits = self._limits
         return self._rcpts <= limits.recipients and payload.count(0) <= limits.arguments

@@ -126,6 +126,7 @@ class Verdicts:
             self._session.reply(self._standing or CONTINUE)
         elif self._held is STOPPING:
             self._give(STOPPING)
+            self._facts.end_message()
             self.final = True
         elif self._held is None or stage.command in _NARROW:
             self._session.reply(CONTINUE)
@@ -133,7 +134,8 @@ class Verdicts:
             self._give(self._held)
             if self._once:
                 self._once = False
-                self._held_connection = None
+                self._held = self._held_connection = None
+                self.special = self._standing is not None or self._late is not None
 
     def _give(self, verdict: Message) -> None:
         self._session.reply(verdict)

@@ -46,6 +46,7 @@ class FilterSession:
         move: What the latest command meant in the state where it came.
         answered: Code of the latest reply given; that of `Continue` where a command had none to give.
         due: Replies that may answer the latest command; empty where none is due.
+        unsent: Bytes of replies to `take`; those of `go_on` and of changes are not counted.
         offer: What the MTA offered, or None.
         agreement: What was answered, or None before.
         macros: The macros in sight.
@@ -65,6 +66,7 @@ class FilterSession:
         "payload",
         "reader",
         "state",
+        "unsent",
     )
 
     def __init__(self, *, frame_limit: int = DEFAULT_LIMIT, macro_limit: int = 256) -> None:
@@ -73,6 +75,7 @@ class FilterSession:
         self._terms = UNNEGOTIATED
         self.due = _NONE
         self._out: list[bytes] = []
+        self.unsent = 0
         self.state = State.START
         self.move = Move.NEXT
         self.command = 0
@@ -199,7 +202,9 @@ class FilterSession:
             )
         self.due = _NONE
         self.answered = code
-        self._out.append(answer.encode())
+        frame = answer.encode()
+        self._out.append(frame)
+        self.unsent += len(frame)
         self._after_reply(code)
 
     def _after_reply(self, code: int) -> None:
@@ -267,4 +272,5 @@ class FilterSession:
         if not out:
             return b""
         self._out = []
+        self.unsent = 0
         return out[0] if len(out) == 1 else b"".join(out)

@@ -1,0 +1,66 @@
+"""What a dispatcher is asked to do, in order: the contract between conversations and those who perform them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pmilter import Milter, Status
+from pmilter.conversation import Conversation
+from pmilter.effects import Call, Receive, Send, Service
+from pmilter.program import Program
+from tests.support.notation import parse
+from tests.support.playbook import filter_of, returns
+
+
+def conversation(milter: Milter) -> Any:
+    return Conversation(Program(milter.plan())).run()
+
+
+def test_effects_of_one_command() -> None:
+    function = returns(Status.REJECT)
+    talk = conversation(filter_of({"helo": function}, keep=()))
+    receive = next(talk)
+    assert isinstance(receive, Receive)
+    assert receive.timeout == 60.0
+
+    sent = talk.send(parse("O 6 1ff 77f"))
+    assert isinstance(sent, Send)
+    assert sent.data == parse("O 6 0 37d")
+
+    assert isinstance(talk.send(None), Receive)
+    call = talk.send(parse("H x␀"))
+    assert isinstance(call, Call)
+    assert (call.function, call.stage, call.arguments[1:]) == (function, "helo", ("x",))
+
+    answer = talk.send(call.function(*call.arguments))
+    assert isinstance(answer, Send)
+    assert answer.data == parse("r")
+    assert isinstance(talk.send(None), Receive)
+
+
+def test_end_of_file_ends_the_conversation_by_returning() -> None:
+    talk = conversation(filter_of({"helo": returns(None)}))
+    next(talk)
+    assert next(iter_sends(talk, b""), None) is None
+
+
+def iter_sends(talk: Any, data: bytes) -> Any:
+    try:
+        yield talk.send(data)
+    except StopIteration:
+        return
+
+
+def test_conversation_that_is_dropped_runs_nothing_more() -> None:
+    milter = filter_of({"connect": returns(None), "close": returns(None)})
+    talk = conversation(milter)
+    next(talk)
+    talk.send(parse("O 6 1ff 77f"))
+    talk.send(None)
+    call = talk.send(parse("C x␀U"))
+    assert call.stage == "connect"
+    talk.close()
+
+
+def test_service_of_its_own_never_stops() -> None:
+    assert Service().stopping is False

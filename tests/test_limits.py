@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pmilter import ConfigError, Limits, Milter
+
+DEFAULTS = {
+    "frame": 1048575,
+    "macros": 256,
+    "arguments": 256,
+    "recipients": 10_000,
+    "headers": 10_000,
+    "header_bytes": 1_048_576,
+    "connections": 10_000,
+    "negotiation": 60.0,
+    "frame_time": 60.0,
+    "grace": 10.0,
+    "command_time": 25.0,
+    "eom_time": 270.0,
+    "progress_time": 5.0,
+}
+
+MAY_BE_NONE = {"command_time", "eom_time"}
+
+
+def test_defaults() -> None:
+    limits = Limits()
+    assert {name: getattr(limits, name) for name in limits.__slots__} == DEFAULTS
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("value", [0, -1, True, None, "1", float("nan")])
+def test_limit_must_be_a_number_above_0_and_is_named(name: str, value: Any) -> None:
+    if value is None and name in MAY_BE_NONE:
+        none: Any = {name: None}
+        assert getattr(Limits(**none), name) is None
+        return
+    with pytest.raises(ConfigError, match=f"limit {name} must be a number above 0"):
+        Limits(**{name: value})
+
+
+def test_frame_holds_a_body_chunk_at_least() -> None:
+    assert Limits(frame=65535).frame == 65535
+    with pytest.raises(ConfigError, match="at least 65535"):
+        Limits(frame=65534)
+
+
+def test_limits_for_sendmail_are_below_its_own_times() -> None:
+    limits = Limits.for_sendmail(recipients=5)
+    assert limits == Limits(command_time=8.0, eom_time=280.0, recipients=5)
+    assert Limits.for_sendmail(command_time=3).command_time == 3
+
+
+def test_limits_are_immutable_values() -> None:
+    limits = Limits(recipients=5)
+    with pytest.raises(AttributeError, match="recipients"):
+        limits.recipients = 6
+    assert limits == Limits(recipients=5)
+    assert limits != Limits()
+    assert limits != 5
+    assert len({limits, Limits(recipients=5), Limits()}) == 2
+    assert "recipients=5" in repr(limits)
+
+
+def test_filter_takes_its_limits() -> None:
+    assert Milter(limits=Limits(recipients=5)).plan().limits.recipients == 5
+    assert Milter().plan().limits == Limits()

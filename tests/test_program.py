@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pmilter import Action, NegotiationError, Options, Status, Step
+from pmilter.program import VERDICTS, Program
+from pmilter.protocol.constants import Command
+from tests.support.playbook import COMMANDS, filter_of, returns
+
+POSTFIX = Options(6, Action(0x1FF), Step(0x1FFFFF))
+
+
+def program(*stages: str, **options: Any) -> Program:
+    return Program(filter_of({stage: returns(None) for stage in stages}, **options).plan())
+
+
+def test_every_command_with_an_answer_has_a_stage() -> None:
+    compiled = program()
+    names = {stage.name for stage in compiled.stages.values()} | {compiled.eom.name}
+    assert names == set(COMMANDS)
+    assert all(code == stage.command for code, stage in compiled.stages.items())
+
+
+def test_callbacks_without_an_answer_stand_apart() -> None:
+    compiled = program("negotiate", "abort", "close")
+    assert all((compiled.negotiate, compiled.abort, compiled.close))
+    assert all(stage.function is None for stage in compiled.stages.values())
+    bare = program()
+    assert (bare.negotiate, bare.abort, bare.close) == (None, None, None)
+
+
+COMMON = {Status.CONTINUE, Status.ACCEPT, Status.REJECT, Status.TEMPFAIL}
+
+
+@pytest.mark.parametrize(
+    ("command", "legal"),
+    [
+        (Command.CONNECT, COMMON),
+        (Command.HELO, COMMON),
+        (Command.MAIL, COMMON | {Status.DISCARD}),
+        (Command.RCPT, COMMON | {Status.DISCARD}),
+        (Command.DATA, COMMON | {Status.DISCARD}),
+        (Command.UNKNOWN, COMMON | {Status.DISCARD}),
+        (Command.HEADER, COMMON | {Status.DISCARD}),
+        (Command.EOH, COMMON | {Status.DISCARD}),
+        (Command.BODY, COMMON | {Status.DISCARD, Status.SKIP}),
+    ],
+)
+def test_what_a_stage_may_return(command: Command, legal: set[Status]) -> None:
+    name = program().stages[command].name
+    assert program(name).stages[command].legal == legal
+    quiet = filter_of({name: returns(None)}, noreply=[name])
+    assert Program(quiet.plan()).stages[command].legal == legal | {Status.NOREPLY}
+
+
+def test_what_eom_may_return() -> None:
+    assert program("eom").eom.legal == COMMON | {Status.DISCARD}
+
+
+def test_every_status_but_all_opts_has_a_message() -> None:
+    assert set(VERDICTS) == set(Status) - {Status.ALL_OPTS}
+
+
+def test_choice_is_the_wish_within_the_offer() -> None:
+    compiled = program("eom", keep=(), actions=Action.ADDHDRS)
+    assert compiled.choose(POSTFIX) == Options(6, Action.ADDHDRS, Step(0x37F))
+    assert compiled.choose(Options(2, 0, 0x7F)) == Options(2, 0, 0x7F)
+
+
+def test_offer_of_version_1_is_refused() -> None:
+    with pytest.raises(NegotiationError) as caught:
+        program("eom").choose(Options(1, 0xF, 0x3F))
+    assert caught.value.offered == Options(1, 0xF, 0x3F)
+
+
+def test_what_is_missing_is_said_once_an_offer(caplog: pytest.LogCaptureFixture) -> None:
+    compiled = program("eom", actions=Action.QUARANTINE, steps=Step.HDR_LEADSPC)
+    for _ in range(3):
+        compiled.choose(Options(2, 0x1F, 0x7F))
+        compiled.choose(POSTFIX)
+    actions, steps = caplog.messages
+    assert "QUARANTINE" in actions
+    assert "HDR_LEADSPC" in steps
+
+
+def test_strange_offers_do_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    compiled = program("eom", actions=Action.QUARANTINE)
+    for number in range(300):
+        compiled.choose(Options(6, 0, number))
+    assert len(caplog.records) <= 16
