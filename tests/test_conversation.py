@@ -458,7 +458,9 @@ def test_every_stage_has_the_fallback_that_was_set(
     for option in (fallback, {stage: fallback}):
         milter = filter_of({stage: raises(ValueError("broken"))}, fallback=option)
         playbook = Playbook(milter).play(PLAIN)
-        assert playbook.reach(milter, stage) == [answer]
+        # An acceptance of an unknown command would be taken for one of the message to come.
+        expected = "c" if stage == "unknown" and answer == "a" else answer
+        assert playbook.reach(milter, stage) == [expected]
 
 
 def test_connection_stays_usable_after_an_exception() -> None:

@@ -5,12 +5,24 @@ All raise `TypeError` for a wrong type and `LocalProtocolError` for what cannot 
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from pmilter.errors import LocalProtocolError
-from pmilter.text import encode
+from pmilter.text import decode, encode
 
 MAX_INDEX: Final = 0x7FFFFFFF
+
+_ONE_ADDRESS: Final = re.compile(rb'<[^<>]*>|(?:"[^"]*"|[^\s,<>"])+')
+_KEYS: Final = rb"(?:SUCCESS|FAILURE|DELAY)"
+_RCPT_PARAM: Final = re.compile(
+    rb"NOTIFY=(?:NEVER|"
+    + _KEYS
+    + rb"(?:,"
+    + _KEYS
+    + rb")*)|ORCPT=[A-Z0-9-]+;[!-*,-<>-~\x80-\xff+]+",
+    re.IGNORECASE,
+)
 
 
 def header_name(name: str) -> bytes:
@@ -51,6 +63,39 @@ def address(address: str) -> bytes:
     if not wire.strip():
         raise LocalProtocolError('address must not be empty; the null sender is "<>"')
     return wire
+
+
+def recipient(text: str) -> bytes:
+    """Return a recipient's address as bytes; the null sender is none."""
+    wire = address(text)
+    if wire.strip() == b"<>":
+        raise LocalProtocolError("address <> is the null sender, and no recipient")
+    return wire
+
+
+def one_recipient(text: str) -> bytes:
+    """Return an address as bytes that both MTAs take for one recipient, parameters beside it or not."""
+    wire = recipient(text)
+    if not _ONE_ADDRESS.fullmatch(wire):
+        raise LocalProtocolError(
+            f"address must be a single one without a name when it has params: {text!r}"
+        )
+    return wire
+
+
+def recipient_params(text: str) -> bytes | None:
+    """Return the ESMTP parameters of a recipient as bytes, None where there are none.
+
+    They are checked here, since Sendmail puts its complaints into the SMTP client's reply, or dies of them.
+    """
+    wire = plain(text, "params")
+    for param in wire.split():
+        if not _RCPT_PARAM.fullmatch(param):
+            raise LocalProtocolError(
+                f"params: {decode(param)!r} is neither NOTIFY=NEVER, nor NOTIFY= with some of SUCCESS, FAILURE and DELAY, "
+                "nor ORCPT=type;address (RFC 3461)"
+            )
+    return b" ".join(wire.split()) or None
 
 
 def index(index: int, name: str) -> int:

@@ -348,16 +348,20 @@ class Context:
         if params is not None:
             self.addrcpt_par(address, params)
         else:
-            self._change(AddRcpt(arguments.address(address)))
+            self._change(AddRcpt(arguments.recipient(address)))
 
     def addrcpt_par(self, address: str, params: str | None) -> None:
-        """Add a recipient with ESMTP parameters (NOTIFY, ORCPT); needs `Action.ADDRCPT_PAR`."""
-        self._change(
-            AddRcptPar(
-                arguments.address(address),
-                None if params is None else arguments.plain(params, "params"),
-            )
-        )
+        """Add a recipient with ESMTP parameters.
+
+        Args:
+            address: One address, with or without angle brackets.
+            params: NOTIFY and ORCPT (RFC 3461) separated by blanks, or None.
+
+        Raises:
+            LocalProtocolError: Not in eom, `Action.ADDRCPT_PAR` was not agreed, or an argument cannot be sent.
+        """
+        wire = arguments.recipient_params(params) if params is not None else None
+        self._change(AddRcptPar(arguments.one_recipient(address), wire))
 
     def delrcpt(self, address: str) -> None:
         """Remove a recipient from the envelope: the text as in `recipients`; Postfix compares it exactly.

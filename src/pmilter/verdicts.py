@@ -25,6 +25,7 @@ STOPPING: Final = Reply(421, "4.3.2", "Service shutting down, try again later").
 """The answer outside a message once the service is stopping."""
 
 _POSITIVE: Final = frozenset({Answer.CONTINUE, Answer.SKIP})
+_ON_MESSAGES: Final = frozenset({Answer.ACCEPT, Answer.DISCARD})
 _CONNECTION: Final = frozenset({Command.CONNECT, Command.HELO})
 _NARROW: Final = frozenset({Command.RCPT, Command.UNKNOWN})
 """Commands whose answer hits a recipient or a line, not the message: no place for a verdict on the message."""
@@ -106,6 +107,14 @@ class Verdicts:
     def settle(self, stage: Stage, verdict: Message, context: Context) -> None:
         """Give a callback's verdict, or keep it where it cannot be given at its stage."""
         session = self._session
+        if (
+            stage.command is Command.UNKNOWN
+            and verdict.code in _ON_MESSAGES
+            and session.state not in OPEN
+        ):
+            verdict = (
+                CONTINUE  # both MTAs would apply it to the next message, and Postfix dies of it
+            )
         if verdict.code == Answer.SKIP:
             self._skip_body = self.special = True
             if Answer.SKIP not in session.due:
