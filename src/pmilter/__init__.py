@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from pmilter.dispatchers.postfork import (
         postfork_dispatcher as postfork_dispatcher,
     )
+    from pmilter.dispatchers.prefork import (
+        prefork_dispatcher as prefork_dispatcher,
+    )
     from pmilter.dispatchers.selector import (
         selector_dispatcher as selector_dispatcher,
     )
@@ -112,6 +115,7 @@ _MODULES = {
     "pmilter.dispatchers.aio": ("asyncio_dispatcher",),
     "pmilter.dispatchers.ithread": ("ithread_dispatcher",),
     "pmilter.dispatchers.postfork": ("postfork_dispatcher",),
+    "pmilter.dispatchers.prefork": ("prefork_dispatcher",),
     "pmilter.dispatchers.selector": ("selector_dispatcher",),
     "pmilter.dispatchers.sequential": ("sequential_dispatcher",),
     "pmilter.dispatchers.serving": ("Stopped",),

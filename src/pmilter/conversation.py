@@ -31,7 +31,7 @@ from pmilter.protocol.rules import OPEN, Move
 from pmilter.reply import Reply
 from pmilter.requests import SHUTDOWN, Requests
 from pmilter.tally import Tally
-from pmilter.verdicts import Verdicts
+from pmilter.verdicts import NO_ROOM, STOPPING, Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -213,7 +213,7 @@ class Conversation:
         """Note a command; where the filter is not to see it, answer it and return False."""
         verdicts, move = self._verdicts, self._session.move
         if self._service.stopping and (move is not _NEXT or self._session.state not in OPEN):
-            verdicts.stop()
+            verdicts.stop(NO_ROOM if self._service.refusing else STOPPING)
         within = stage.note is None or stage.note(self._tally, self._session.payload)
         if verdicts.special and not verdicts.shows(stage.command, move):
             verdicts.answer_unasked(stage, move, self._context)

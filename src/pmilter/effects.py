@@ -113,14 +113,28 @@ if TYPE_CHECKING:
     """A conversation under way: yields effects, takes their outcomes."""
 
 
+def thrown(error: BaseException) -> BaseException:
+    """Return what to throw into a conversation for what a callback raised.
+
+    That is the same, but for a `GeneratorExit`, which would end the conversation itself.
+    """
+    if not isinstance(error, GeneratorExit):
+        return error
+    wrapped = RuntimeError("the callback raised GeneratorExit")
+    wrapped.__cause__ = error
+    return wrapped
+
+
 class Service:
     """What a conversation may know of the service that it belongs to.
 
     Attributes:
         stopping: True once no new message is to be begun. May be set from any thread.
+        refusing: True where that is so because there is no room: the answer then is a plain temporary failure.
     """
 
-    __slots__ = ("stopping",)
+    __slots__ = ("refusing", "stopping")
 
     def __init__(self) -> None:
         self.stopping = False
+        self.refusing = False

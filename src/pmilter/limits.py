@@ -7,6 +7,7 @@ from typing import Any, Final
 from pmilter.errors import ConfigError
 from pmilter.protocol.frames import DEFAULT_LIMIT
 
+_ENDLESS: Final = float("inf")
 _MAY_BE_NONE: Final = frozenset({"command_time", "eom_time"})
 
 
@@ -88,7 +89,11 @@ class Limits:
             if value is None and name in _MAY_BE_NONE:
                 object.__setattr__(self, name, value)
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 < value < _ENDLESS
+            ):
                 raise ConfigError(f"limit {name} must be a number above 0, not {value!r}")
             object.__setattr__(self, name, value)
         if frame < 65535:

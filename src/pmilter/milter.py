@@ -415,8 +415,10 @@ class Milter:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ConfigError(f"{argument} must be a number, 0 or above, not {value!r}")
         self._max_children, self._max_requests = max_children, max_requests
-        bound, self._socket = self._socket, None
-        serve(self, bound)
+        try:
+            serve(self, self._socket)
+        finally:
+            self._socket = None
 
     @property
     def dispatcher(self) -> Dispatcher | None:

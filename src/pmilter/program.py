@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from mmap import mmap
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pmilter.facts import client_address
@@ -45,6 +47,9 @@ VERDICTS: Final[dict[Status, Message]] = {
     Status.SKIP: Skip(),
 }
 """What goes out for a status, where no reply was set."""
+
+_MISSING: Final = Struct("=II")
+"""Actions and steps whose absence has been said."""
 
 _CACHED_OFFERS: Final = 16
 
@@ -98,7 +103,8 @@ class Program:
         self.plan = plan
         self._wish = plan.wish()
         self._choices: dict[bytes, Options] = {}
-        self._said: set[tuple[Action, Step]] = set()
+        # Anonymous memory, so that forked children share it: each missing thing is said once, not once a child.
+        self._said = mmap(-1, _MISSING.size)
         self.stages = {int(command): _stage(plan, command) for command in ARGUMENTS}
         self.eom = self.stages.pop(Command.BODYEOB)
         self.negotiate = _function(plan, "negotiate")
@@ -121,19 +127,15 @@ class Program:
         return choice
 
     def _say_missing(self, offer: Options) -> None:
-        missing = self.plan.actions & ~offer.actions
-        steps = self.plan.steps & ~offer.steps
-        if (missing, steps) in self._said or len(self._said) >= _CACHED_OFFERS:
-            return
-        self._said.add((missing, steps))
-        if missing:
-            logger.warning(
-                "%s: the MTA does not offer %r; changes that need it will raise",
-                self.plan.name,
-                missing,
-            )
-        if steps:
-            logger.warning("%s: the MTA does not offer %r", self.plan.name, steps)
+        actions = int(self.plan.actions) & ~int(offer.actions)
+        steps = int(self.plan.steps) & ~int(offer.steps)
+        said_actions, said_steps = _MISSING.unpack_from(self._said)
+        _MISSING.pack_into(self._said, 0, said_actions | actions, said_steps | steps)
+        if missing := actions & ~said_actions:
+            message = "%s: the MTA does not offer %r; changes that need it will raise"
+            logger.warning(message, self.plan.name, Action(missing))
+        if missing := steps & ~said_steps:
+            logger.warning("%s: the MTA does not offer %r", self.plan.name, Step(missing))
 
 
 def _function(plan: Plan, stage: str) -> Callable[..., Any] | None:

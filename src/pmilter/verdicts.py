@@ -24,6 +24,9 @@ CONTINUE: Final = VERDICTS[Status.CONTINUE]
 STOPPING: Final = Reply(421, "4.3.2", "Service shutting down, try again later").encode()
 """The answer outside a message once the service is stopping."""
 
+NO_ROOM: Final = VERDICTS[Status.TEMPFAIL]
+"""The answer where the service has no room for the connection."""
+
 _POSITIVE: Final = frozenset({Answer.CONTINUE, Answer.SKIP})
 _ON_MESSAGES: Final = frozenset({Answer.ACCEPT, Answer.DISCARD})
 _CONNECTION: Final = frozenset({Command.CONNECT, Command.HELO})
@@ -45,6 +48,7 @@ class Verdicts:
 
     __slots__ = (
         "_facts",
+        "_farewell",
         "_held",
         "_held_connection",
         "_late",
@@ -63,6 +67,7 @@ class Verdicts:
         self._held_connection: Message | None = None
         self._once = False
         self._late: Late | None = None
+        self._farewell: Message | None = None
         self._standing: Message | None = None
         self._skip_body = False
         self.special = False
@@ -93,9 +98,9 @@ class Verdicts:
             return False
         return not (self._skip_body and command == Command.BODY)
 
-    def stop(self) -> None:
-        """Have the next command that has a reply answered with 421, and the connection ended."""
-        self._held = STOPPING
+    def stop(self, farewell: Message) -> None:
+        """Have the next command that has a reply answered with this, and the connection ended."""
+        self._held = self._farewell = farewell
         self.special = True
 
     def hold_first(self, verdict: Message) -> None:
@@ -133,8 +138,8 @@ class Verdicts:
             return
         if move is Move.REPEAT:
             self._session.reply(self._standing or CONTINUE)
-        elif self._held is STOPPING:
-            self._give(STOPPING)
+        elif self._held is not None and self._held is self._farewell:
+            self._give(self._held)
             self._facts.end_message()
             self.final = True
         elif self._held is None or stage.command in _NARROW:

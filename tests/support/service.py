@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -66,6 +68,15 @@ class Service:
         if not self._ended:
             self.signal()
             assert self.wait(seconds) == 0, self.log()
+
+    def await_log(self, text: str, seconds: float = DEADLINE) -> list[str]:
+        """Return the lines logged so far that hold a text, as soon as there is one."""
+        deadline = time.monotonic() + seconds
+        pause = threading.Event()
+        while not (lines := [line for line in self.log() if text in line]):
+            assert time.monotonic() < deadline, f"nothing is logged with {text!r}: {self.log()}"
+            pause.wait(0.01)
+        return lines
 
     def log(self) -> list[str]:
         """Return the lines that it has logged so far: level, then message."""

@@ -29,7 +29,9 @@ def connect(address: str) -> socket.socket:
             raise
         return sock
     assert isinstance(parsed.port, int)
-    return socket.create_connection((parsed.host, parsed.port), timeout=DEADLINE)
+    sock = socket.create_connection((parsed.host, parsed.port), timeout=DEADLINE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 class Wire:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pmilter.dispatchers.aio import asyncio_dispatcher as asyncio_dispatcher
     from pmilter.dispatchers.ithread import ithread_dispatcher as ithread_dispatcher
     from pmilter.dispatchers.postfork import postfork_dispatcher as postfork_dispatcher
+    from pmilter.dispatchers.prefork import prefork_dispatcher as prefork_dispatcher
     from pmilter.dispatchers.selector import selector_dispatcher as selector_dispatcher
     from pmilter.dispatchers.sequential import sequential_dispatcher as sequential_dispatcher
 

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pmilter.callbacks import is_coroutine_callback
 from pmilter.dispatchers.driver import QUICKACK, READ_SIZE, peer_name
 from pmilter.dispatchers.eager import Attendant
-from pmilter.dispatchers.overflow import Overflow, check_overflow, room
+from pmilter.dispatchers.overflow import Overflow, Places, check_overflow
 from pmilter.dispatchers.serving import REFUSAL_TIME, Stopped
-from pmilter.effects import Call, CallTimedOut, Late, Receive
+from pmilter.effects import Call, CallTimedOut, Late, Receive, thrown
 from pmilter.errors import ConfigError, MilterError, MilterTimeout
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ _ROUND: Final = 1.0
 
 _URGENT_LOOK: Final = 0.1
 """Seconds after which a stopping service looks whether there is hurry."""
+
+_LAST_MOMENT: Final = 1.0
+"""Seconds for the callbacks of connections that were cut off."""
 
 _BACKLOG: Final = 262_144
 """Bytes that may wait while a callback runs; then no more are read."""
@@ -70,7 +73,7 @@ def asyncio_dispatcher(
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
         limit = milter.get_max_interpreters() or handler.program.plan.limits.connections
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_Server(listener, handler, limit, room(limit, overflow), threads).run())
+            runner.run(_Server(listener, handler, Places(limit, overflow), threads).run())
 
     serve.runs_coroutines = True  # type: ignore[attr-defined]  # what the registry asks of dispatchers
     return serve
@@ -88,15 +91,12 @@ def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 class _Server:
     """What the connections of one service share. For the loop's thread."""
 
-    def __init__(
-        self, listener: Listener, handler: Handler, limit: int, most: int, threads: int
-    ) -> None:
+    def __init__(self, listener: Listener, handler: Handler, places: Places, threads: int) -> None:
         self._listener = listener
         self.handler = handler
         self.serving = handler.serving
         self.limits: Limits = handler.program.plan.limits
-        self._limit = limit
-        self._most = most
+        self._places = places
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="pmilter")
         self.buffer = memoryview(bytearray(READ_SIZE))
         self.connections: set[_Connection] = set()
@@ -124,18 +124,21 @@ class _Server:
             self.pool.shutdown(wait=False, cancel_futures=True)
 
     async def _finish(self) -> None:
-        """Let open messages end, for as long as the grace period allows."""
+        """Let open messages end, for as long as the grace period allows; then cut off what is left."""
         deadline = self.loop.time() + self.serving.grace
-        while (
-            self.connections
-            and not self.serving.urgent
-            and (left := deadline - self.loop.time()) > 0
-        ):
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), min(left, _URGENT_LOOK))
+        while self.connections and not self.serving.urgent and self.loop.time() < deadline:
+            await self._change(min(deadline - self.loop.time(), _URGENT_LOOK))
         for connection in tuple(self.connections):
             connection.end()
+        deadline = self.loop.time() + _LAST_MOMENT
+        while self.connections and self.loop.time() < deadline:
+            await self._change(deadline - self.loop.time())
+
+    async def _change(self, seconds: float) -> None:
+        """Return when a connection has ended, or after some seconds."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
 
     async def _rounds(self) -> None:
         while True:
@@ -167,10 +170,10 @@ class _Server:
         if accepted is None:
             return
         sock = accepted[0]
-        refused = len(self.connections) >= self._limit
-        connection = _Connection(self, peer_name(sock), refused=refused)
+        peer = peer_name(sock)
+        connection = _Connection(self, peer, refused=not self._places.take())
         self.connections.add(connection)
-        if len(self.connections) >= self._most:
+        if self._places.full:
             self._unlisten()
         task = self.loop.create_task(self._attach(connection, sock))
         connection.attaching = task
@@ -186,9 +189,12 @@ class _Server:
 
     def forget(self, connection: _Connection) -> None:
         """Note that a connection has ended."""
+        if connection not in self.connections:
+            return
         self.connections.discard(connection)
         self._changed.set()
-        if len(self.connections) < self._most:
+        self._places.give(served=not connection.refused)
+        if not self._places.full:
             self.listen()
 
     def start_apart(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -215,6 +221,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._server = server
         make = server.handler.refusal if refused else server.handler.conversation
         self._talk: Talk = make(peer, self._write_soon)
+        self.refused = refused
         self._until = server.loop.time() + REFUSAL_TIME if refused else float("inf")
         self.deadline = self._until
         self.attaching: asyncio.Task[None] | None = None
@@ -368,7 +375,7 @@ class _Connection(asyncio.BufferedProtocol):
             except StopIteration as stop:
                 return True, self._talk.send, stop.value
             except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-                return True, self._talk.throw, error
+                return True, self._talk.throw, thrown(error)
         self._pending = pending
         loop, limits = self._server.loop, self._server.limits
         if call.timeout is not None:
@@ -402,7 +409,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._pending = None
         pending.cancel_timers()
         if error is not None:
-            self._perform(self._talk.throw, error)
+            self._perform(self._talk.throw, thrown(error))
         else:
             self._perform(self._talk.send, outcome)
 

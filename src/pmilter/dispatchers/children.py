@@ -1,24 +1,55 @@
-"""Forked children: started, counted, reaped and stopped. For dispatchers that serve in processes."""
+"""Forked children: does what the `Supervisor` decides. For dispatchers that serve in processes."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
-import threading
 import time
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+
+from pmilter.dispatchers.pipes import line
+from pmilter.dispatchers.scoreboard import Census, Scoreboard, State
+from pmilter.dispatchers.signals import release_signals, signals_held, take_signals
+from pmilter.dispatchers.supervisor import (
+    SIGNALS,
+    TICK,
+    Began,
+    Exit,
+    Refused,
+    Report,
+    Rung,
+    Say,
+    Spawn,
+    Tell,
+)
+from pmilter.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pmilter.dispatchers.pipes import ParentEnd, WorkerEnd
+    from pmilter.dispatchers.scoreboard import Row
     from pmilter.dispatchers.serving import Serving
+    from pmilter.dispatchers.supervisor import Action, Supervisor
 
 logger: Final = logging.getLogger("pmilter")
 
 _CHECK: Final = 0.02
-"""Seconds between two looks for ended children while stopping."""
+"""Seconds between two looks for ended children that have no line, while stopping."""
+
+_ENDING: Final = 2.0
+"""Seconds that a process takes, over its own grace period, to end its children."""
+
+
+class Child(NamedTuple):
+    """A child that was started and not buried yet."""
+
+    row: Row
+    line: ParentEnd | None
 
 
 class Children:
@@ -26,91 +57,310 @@ class Children:
 
     Args:
         serving: The service; in a child it is that child's own.
+        supervisor: Decides.
+        most: Most children at a time, those that are ending included.
+        work: What a child does that the supervisor wants; None where it wants none.
+        watch_memory: Whether the supervisor wants to know of their memory.
+        on_event: Told when a generation has begun, or was refused.
+        on_done: Told of each child once, when it has done its work or has ended without.
     """
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        supervisor: Supervisor,
+        most: int,
+        work: Callable[[], object] | None = None,
+        *,
+        watch_memory: bool = False,
+        on_event: Callable[[Began | Refused], object] = lambda _: None,
+        on_done: Callable[[int], object] = lambda _: None,
+    ) -> None:
         self._serving = serving
-        self._pids: set[int] = set()
+        self._supervisor = supervisor
+        self._board = Scoreboard(most)
+        self._work = work
+        self._watch_memory = watch_memory
+        self._on_event = on_event
+        self._on_done = on_done
+        self._done: set[int] = set()
+        self._children: dict[int, Child] = {}
+        self._past_requests = 0
+        self._next_look = 0.0
+        serving.census = self._census
+        if serving.parent is not None:
+            serving.parent.promise(serving.grace + _ENDING)
 
     def __len__(self) -> int:
-        """Return how many there are, as of the last `reap`."""
-        return len(self._pids)
+        """Return how many there are, as of the last look."""
+        return len(self._children)
 
-    def fork(self, work: Callable[[], object]) -> None:
-        """Have a child do some work and end. A failed fork is logged, and the work left undone."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+    # --- looking after them
+
+    def run(self, on_ending: Callable[[], object]) -> None:
+        """Keep as many as the supervisor wants; return when the service has ended and all of them are gone.
+
+        Args:
+            on_ending: Called once, when no more connections are to be accepted.
+        """
+        self.look()
+        while not (self._serving.ending or self._supervisor.finished):
+            self._wait()
+            self.look()
+        on_ending()
+        self.finish()
+
+    def finish(self) -> None:
+        """Have all end as the service does; return when they are gone."""
+        self.look()
+        while not self._supervisor.finished:
+            self._wait()
+            self.look()
+
+    def look(self) -> None:
+        """Bury those that have ended, look after the others, start what is missing."""
+        self._next_look = time.monotonic() + TICK
+        exits = self._reap()
+        reports = {pid: self._report(pid, child.row) for pid, child in self._children.items()}
+        self._step(exits, reports)
+        self._serving.publish()
+
+    def look_sometimes(self) -> None:
+        """Bury those that have ended; look after the others if that was not done for a second."""
+        if time.monotonic() >= self._next_look:
+            self.look()
+        elif exits := self._reap():
+            self._step(exits, {})
+
+    def _step(self, exits: dict[int, Exit], reports: dict[int, Report]) -> None:
+        order = _order(self._serving)
+        now = time.monotonic()
+        for action in self._supervisor.step(now, exits=exits, reports=reports, order=order):
+            self._perform(action)
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Spawn(generation) if self._work is not None:
+                self.start(self._work, generation=generation, with_line=True)
+            case Tell(pid, rung):
+                self._tell(pid, rung)
+            case Say(level, text):
+                logger.log(level, "%s", text)
+            case Began() | Refused():
+                self._on_event(action)
+
+    def _tell(self, pid: int, rung: Rung) -> None:
+        child = self._children[pid]
+        if rung is not Rung.DRAIN:
+            with contextlib.suppress(ProcessLookupError):  # see _exit_code
+                os.kill(pid, SIGNALS[rung])
+        elif child.line is not None:
+            child.line.order_drain()
+
+    def _wait(self) -> None:
+        """Wait until something happens, or it is time for a look."""
+        lines = {
+            child.line.fileno(): child.line
+            for child in self._children.values()
+            if child.line is not None
+        }
+        seconds = self._supervisor.pause(time.monotonic())
+        if len(lines) < len(self._children):
+            seconds = min(seconds, _CHECK)
+        for fd in self._serving.wait(seconds, lines):
+            lines[fd].read()
+
+    # --- births
+
+    def start(
+        self, work: Callable[[], object], *, generation: int = 1, with_line: bool = False
+    ) -> int | None:
+        """Have a new child do some work and end; return its number, or None, and say why, where none could be started.
+
+        Args:
+            work: What it does.
+            generation: The generation that it belongs to.
+            with_line: Give it a line, so that parent and child see at once when the other ends.
+        """
+        now = time.monotonic()
+        row = self._board.take()
+        if row is None:
+            logger.error("cannot start a child: too many are still ending")
+            self._supervisor.not_spawned(now)
+            return None
+        ends = line() if with_line else (None, None)
         try:
-            pid = os.fork()
-        except OSError as error:
-            logger.error("cannot fork: %s; the connection is closed", error)  # the system's state
-            return
-        if pid == 0:
-            self._run(work)
-        self._pids.add(pid)
+            pid = self._fork(work, row, *ends)
+        except OSError as error:  # the system's state
+            logger.error("cannot fork: %s", error)
+            self._supervisor.not_spawned(now)
+            self._board.give_back(row)
+            _close(*ends)
+            return None
+        _close(ends[1])
+        self._children[pid] = Child(row, ends[0])
+        self._supervisor.spawned(pid, now, generation)
+        return pid
 
-    def _run(self, work: Callable[[], object]) -> None:
-        """Be the child. Never returns: nothing of the parent's (finally blocks, exit handlers) must run here."""
+    def _fork(
+        self,
+        work: Callable[[], object],
+        row: Row,
+        ours: ParentEnd | None,
+        theirs: WorkerEnd | None,
+    ) -> int:
+        _flush()
+        with signals_held() as mask:
+            pid = os.fork()
+            if pid == 0:
+                # A parent's end that is open here would hide the parent's death.
+                _close(ours, *(child.line for child in self._children.values()))
+                self._be_child(work, row, theirs, mask)
+        return pid
+
+    def _be_child(
+        self, work: Callable[[], object], row: Row, line: WorkerEnd | None, mask: set[int]
+    ) -> NoReturn:
+        """Be the child. Nothing of the parent's (finally blocks, exit handlers) must run here."""
         status = 1
         try:
-            self._pids.clear()
-            self._serving.begin_child()
-            self._take_signals()
+            self._children.clear()
+            self._serving.begin_child(row, line)
+            take_signals(self._serving)
+            release_signals(mask)
             work()
+            row.state = State.DONE
             status = 0
         except BaseException:
             logger.exception("a child failed")
         finally:
-            logging.shutdown()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+            end_process(status)
 
-    def _take_signals(self) -> None:
-        """Finish gracefully on TERM; leave INT to the parent, since a terminal sends it to all."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: self._serving.stop_here())
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # --- deaths
 
-    def reap(self) -> None:
-        """Collect the children that have ended; only ours, whoever else forks in this process."""
-        for pid in tuple(self._pids):
-            ended, status = _waitpid(pid)
-            if ended:
-                self._pids.discard(pid)
-                code = os.waitstatus_to_exitcode(status)
-                if code:
-                    logger.warning("child %d ended with %s", pid, _describe(code))
+    def _reap(self) -> dict[int, Exit]:
+        """Bury the children that have ended; only ours, whoever else forks in this process."""
+        exits = {}
+        for pid, child in tuple(self._children.items()):
+            if _is_done(child):
+                self._note_done(pid)
+            code = _exit_code(pid, gone=child.line is not None and child.line.ended)
+            if code is not None:
+                exits[pid] = self._bury(pid, child, code)
+        return exits
 
-    def stop(self) -> None:
-        """Have all children finish what they have, and end those that do not within the grace period."""
-        self._signal(signal.SIGTERM)
-        deadline = time.monotonic() + self._serving.grace
-        while self._reaped() and not self._serving.urgent and time.monotonic() < deadline:
-            time.sleep(_CHECK)
-        if self._reaped():
-            logger.warning("killing %d children that did not end in time", len(self._pids))
-            self._signal(signal.SIGKILL)
-            for pid in tuple(self._pids):
-                os.waitpid(pid, 0)
-                self._pids.discard(pid)
+    def _bury(self, pid: int, child: Child, code: int) -> Exit:
+        del self._children[pid]
+        text = ""
+        if child.line is not None:
+            child.line.read()
+            text = child.line.text
+            child.line.close()
+        self._past_requests += child.row.census().requests
+        report = _report(child.row)
+        self._board.give_back(child.row)
+        self._note_done(pid)
+        self._done.discard(pid)
+        return Exit(code, report, text)
 
-    def _reaped(self) -> int:
-        self.reap()
-        return len(self._pids)
+    def _note_done(self, pid: int) -> None:
+        if pid not in self._done:
+            self._done.add(pid)
+            self._on_done(pid)
 
-    def _signal(self, number: int) -> None:
-        for pid in self._pids:
-            os.kill(pid, number)
+    # --- numbers
+
+    def _report(self, pid: int, row: Row) -> Report:
+        report = _report(row)
+        return report._replace(memory=_resident(pid)) if self._watch_memory else report
+
+    def _census(self) -> Census:
+        rows = [child.row.census() for child in self._children.values()]
+        return Census(
+            sum(row.connections for row in rows),
+            len(rows) + sum(row.children for row in rows),
+            self._serving.requests + self._past_requests + sum(row.requests for row in rows),
+        )
 
 
-def _waitpid(pid: int) -> tuple[bool, int]:
+def end_process(status: int) -> NoReturn:
+    """End a forked child with what it has logged and printed, and without what its parent would do at exit."""
     try:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:  # the embedding program ignores SIGCHLD, so the kernel has reaped it
-        return True, 0
-    return ended != 0, status
+        logging.shutdown()
+        _flush()
+    finally:
+        os._exit(status)
 
 
-def _describe(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+def check_memory_limit(limit: int | None) -> None:
+    """Raise where a memory limit is none, or cannot be kept.
+
+    Raises:
+        ConfigError: As said.
+    """
+    if limit is None:
+        return
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ConfigError(f"max_memory must be a number of bytes above 0, or None, not {limit!r}")
+    if not _resident(os.getpid()):
+        raise ConfigError("max_memory needs /proc, which this system has not: leave it out")
+
+
+def _order(serving: Serving) -> Rung:
+    if serving.urgent:
+        return Rung.QUIT
+    if serving.stopping:
+        return Rung.TERM
+    return Rung.DRAIN if serving.draining else Rung.SERVE
+
+
+def _report(row: Row) -> Report:
+    return Report(State(int(row.state)), row.requests > 0, row.due, grace=row.grace)
+
+
+def _is_done(child: Child) -> bool:
+    """Return whether a child has done its work; one without a line has when its connection has ended."""
+    row = child.row
+    return row.state == State.DONE or (
+        child.line is None and row.state == State.READY and not row.connections
+    )
+
+
+def _exit_code(pid: int, *, gone: bool) -> int | None:
+    """Return how a child has ended, or None while it lives.
+
+    Args:
+        pid: The child.
+        gone: Its line is closed: it is ending this moment, or has closed what it must not.
+    """
+    try:
+        if gone:
+            os.kill(pid, signal.SIGKILL)  # does nothing to one that is ending
+        ended, status = os.waitpid(pid, 0 if gone else os.WNOHANG)
+    except (
+        ChildProcessError,
+        ProcessLookupError,
+    ):  # the embedding program ignores SIGCHLD, so the kernel has reaped it
+        return 0
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def _resident(pid: int) -> int:
+    """Return the resident bytes of a process, or 0 where that cannot be told."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_bytes().split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _close(*ends: ParentEnd | WorkerEnd | None) -> None:
+    for end in ends:
+        if end is not None:
+            end.close()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, or nobody reads it
+            stream.flush()

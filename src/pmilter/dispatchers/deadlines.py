@@ -134,6 +134,7 @@ class Watch:
         self._slots: set[Slot] = set()
         self._some = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._closed = False
         self.grace = limits.grace
         self.on_stuck = on_stuck
 
@@ -153,10 +154,21 @@ class Watch:
         with self._some:
             self._slots.discard(slot)
 
+    def close(self) -> None:
+        """End the thread, once no slot is left."""
+        with self._some:
+            self._closed = True
+            self._some.notify()
+            thread = self._thread
+        if thread is not None and not self._slots:
+            thread.join()
+
     def _run(self) -> None:
         while True:
             with self._some:
                 while not self._slots:
+                    if self._closed:
+                        return
                     self._some.wait()
                 slots = tuple(self._slots)
             now = time.monotonic()

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from pmilter.effects import Call, Receive
+from pmilter.effects import Call, Receive, thrown
 from pmilter.errors import MilterTimeout
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ logger: Final = logging.getLogger("pmilter")
 READ_SIZE: Final = 65_540
 """Bytes asked for in one read: a full body chunk with its frame."""
 
-QUICKACK: Final[int | None] = getattr(socket, "TCPQUICKACK", None)
+QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 _TIMEVAL: Final = struct.Struct("@ll")
 
 
@@ -84,7 +84,7 @@ class Driver:
                 else:
                     outcome = sendall(effect.data)
             except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-                resume, outcome = talk.throw, error
+                resume, outcome = talk.throw, thrown(error)
             if ticket is not None and slot is not None:
                 late = slot.end(ticket)
                 if late is not None:
@@ -131,6 +131,8 @@ def _receiver(sock: socket.socket, until: float | None) -> Callable[[float | Non
         nonlocal current
         if until is not None:
             left = until - time.monotonic()
+            if left <= 0:
+                raise MilterTimeout("the connection's time is over")
             timeout = left if timeout is None else min(left, timeout)
         if timeout != current:
             _set_timeout(sock, socket.SO_RCVTIMEO, timeout)
@@ -149,7 +151,8 @@ def _receiver(sock: socket.socket, until: float | None) -> Callable[[float | Non
 
 
 def _set_timeout(sock: socket.socket, option: int, seconds: float | None) -> None:
-    whole = 0.0 if seconds is None else max(seconds, 0.001)  # 0 means for ever
+    endless = seconds is None or seconds == float("inf")
+    whole = 0.0 if seconds is None or endless else max(seconds, 0.001)  # 0 means for ever
     sock.setsockopt(
         socket.SOL_SOCKET, option, _TIMEVAL.pack(int(whole), int(whole % 1 * 1_000_000))
     )

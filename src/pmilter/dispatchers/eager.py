@@ -35,15 +35,18 @@ class Attendant:
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Take a coroutine's first step. Where this returns, it waits, and `done` will tell its end.
 
+        Must not be called from within a task: a callback of the loop is the place.
+
         Raises:
             StopIteration: It has ended; the value is its result.
             BaseException: What it raised.
         """
-        asyncio._enter_task(self._loop, self._task)  # noqa: SLF001  # documented in "Extending asyncio"
+        # Both are documented in "Extending asyncio".
+        asyncio._enter_task(self._loop, self._task)  # noqa: SLF001  # as said
         try:
             waits_for = self._context.run(coroutine.send, None)
         finally:
-            asyncio._leave_task(self._loop, self._task)  # noqa: SLF001
+            asyncio._leave_task(self._loop, self._task)  # noqa: SLF001  # as said
         self._work.set_result(_Rest(coroutine, waits_for))
 
     async def _attend(self) -> None:
@@ -51,14 +54,16 @@ class Attendant:
             rest = await self._work
             self._work = self._loop.create_future()
             try:
-                result = await rest
+                self._tell(await rest, None)
             except asyncio.CancelledError as error:
-                self._done(None, error)
+                self._tell(None, error)
                 raise
             except BaseException as error:  # noqa: BLE001  # it is the caller's to deal with
-                self._done(None, error)
-            else:
-                self._done(result, None)
+                self._tell(None, error)
+
+    def _tell(self, result: object, error: BaseException | None) -> None:
+        """Tell the end outside of the task, so that another coroutine may be started there at once."""
+        self._loop.call_soon(self._done, result, error)
 
     def stack(self) -> list[Any]:
         """Return the frames of the coroutine that waits."""

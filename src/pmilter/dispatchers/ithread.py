@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pmilter.dispatchers.deadlines import Watch
-from pmilter.dispatchers.overflow import Overflow, check_overflow, room
+from pmilter.dispatchers.overflow import Overflow, Places, check_overflow
 from pmilter.dispatchers.serving import Stopped
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from pmilter.dispatchers.registry import Dispatcher
     from pmilter.dispatchers.serving import Handler, Listener
@@ -21,6 +23,9 @@ logger: Final = logging.getLogger("pmilter")
 
 _STOP_CHECK: Final = 0.25
 """Seconds after which a full service looks whether it is to stop."""
+
+_LAST_MOMENT: Final = 1.0
+"""Seconds for the callbacks of connections that were cut off."""
 
 
 def ithread_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
@@ -37,7 +42,7 @@ def ithread_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
         limit = milter.get_max_interpreters() or handler.program.plan.limits.connections
         handler.watch = Watch(handler.program.plan.limits)
-        threads = _Threads(handler, limit, room(limit, overflow))
+        threads = _Threads(handler, Places(limit, overflow))
         try:
             while True:
                 threads.await_room()
@@ -45,6 +50,8 @@ def ithread_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
                 threads.start(conn)
         except Stopped:
             handler.serving.await_connections()
+            threads.await_end()
+            handler.watch.close()
 
     return serve
 
@@ -52,44 +59,49 @@ def ithread_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
 class _Threads:
     """The threads of one service, counted."""
 
-    def __init__(self, handler: Handler, limit: int, most: int) -> None:
+    def __init__(self, handler: Handler, places: Places) -> None:
         self._handler = handler
-        self._limit = limit
-        self._most = most
-        self._count = 0
+        self._places = places
         self._changed = threading.Condition()
+        self._running = 0
 
     def await_room(self) -> None:
         """Return when a thread more may be started, or the service is stopping."""
         with self._changed:
-            while self._count >= self._most and not self._handler.serving.stopping:
+            while self._places.full and not self._handler.serving.stopping:
                 self._changed.wait(_STOP_CHECK)  # a signal handler cannot notify a condition
+
+    def await_end(self) -> None:
+        """Give the connections that were cut off a moment for their abort and close."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, _LAST_MOMENT)
 
     def start(self, conn: socket.socket) -> None:
         """Serve a connection, or refuse it where the limit is reached."""
         with self._changed:
-            serve = self._handler if self._count < self._limit else self._handler.refuse
-            self._count += 1
+            served = self._places.take()
+            self._running += 1
+        serve = self._handler if served else self._handler.refuse
         self._handler.serving.enter(conn)  # at once, so that a stop from now on waits for it
         try:
-            threading.Thread(
-                target=self._run, args=(serve, conn), name="pmilter", daemon=True
-            ).start()
+            run = partial(self._run, serve, conn, served=served)
+            threading.Thread(target=run, name="pmilter", daemon=True).start()
         except RuntimeError as error:
-            logger.error(
-                "cannot start a thread: %s; the connection is closed", error
-            )  # the system's state
+            logger.error("cannot start a thread: %s; the connection is closed", error)
             conn.close()
-            self._end(conn)
+            self._end(conn, served=served)
 
-    def _run(self, serve: Handler, conn: socket.socket) -> None:
+    def _run(
+        self, serve: Callable[[socket.socket], None], conn: socket.socket, *, served: bool
+    ) -> None:
         try:
             serve(conn)
         finally:
-            self._end(conn)
+            self._end(conn, served=served)
 
-    def _end(self, conn: socket.socket) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify()
+    def _end(self, conn: socket.socket, *, served: bool) -> None:
         self._handler.serving.leave(conn)
+        with self._changed:
+            self._places.give(served=served)
+            self._running -= 1
+            self._changed.notify_all()

@@ -41,18 +41,22 @@ class ListeningSocket:
         self._pid = os.getpid()
         self._identity = _identity(address.path) if owns_path and address.path else None
 
+    def take_over(self) -> None:
+        """Make this process the one that removes the path; it may be a child of the one that bound it."""
+        self._pid = os.getpid()
+
     def close(self) -> None:
-        """Close it, and remove its path if that is still this very socket and this the process that made it."""
+        """Close it, and remove its path if that is still this very socket and this the process that it belongs to.
+
+        May be called again, and by another thread.
+        """
+        path, identity = self.address.path, self._identity
+        self._identity = None
+        if path and identity and self._pid == os.getpid():
+            with contextlib.suppress(OSError), _locked(Path(path).parent):
+                if _identity(path) == identity:  # while it is open, nobody else is given its number
+                    Path(path).unlink()
         self.socket.close()
-        path = self.address.path
-        if (
-            path
-            and self._identity
-            and self._pid == os.getpid()
-            and _identity(path) == self._identity
-        ):
-            with contextlib.suppress(OSError):
-                Path(path).unlink()
 
 
 def listen_on(

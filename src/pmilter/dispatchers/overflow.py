@@ -26,3 +26,41 @@ def check_overflow(overflow: str) -> None:
 def room(limit: int, overflow: Overflow) -> int:
     """Return how many connections may be open, those that are being refused included."""
     return limit + REFUSALS if overflow == "refuse" else limit
+
+
+class Places:
+    """Counts the connections of one service, those that are served and those that are being refused apart.
+
+    Not thread-safe.
+
+    Args:
+        limit: Most connections served at a time.
+        overflow: What becomes of those beyond.
+    """
+
+    def __init__(self, limit: int, overflow: Overflow) -> None:
+        self._limit = limit
+        self._refusals = REFUSALS if overflow == "refuse" else 0
+        self._served = 0
+        self._refused = 0
+
+    @property
+    def full(self) -> bool:
+        """True where no more connections are to be accepted, not even to be refused."""
+        return self._served >= self._limit and self._refused >= self._refusals
+
+    def take(self) -> bool:
+        """Count a connection that was accepted; return whether it is to be served."""
+        served = self._served < self._limit
+        if served:
+            self._served += 1
+        else:
+            self._refused += 1
+        return served
+
+    def give(self, *, served: bool) -> None:
+        """Count a connection that has ended; `served` is what `take` returned for it."""
+        if served:
+            self._served -= 1
+        else:
+            self._refused -= 1

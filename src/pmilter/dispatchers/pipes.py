@@ -31,13 +31,13 @@ class Pipe:
 
     def __init__(self) -> None:
         # Sockets, since a closed one cannot be mistaken for another that was given its number.
-        self._out, self._in = socket.socketpair()
+        self._out, self._in = _pair()
         self.reader = self._out.fileno()
 
     def write(self) -> None:
         """Make the reader readable; without effect once it is closed."""
         with contextlib.suppress(OSError):  # a full one is readable already
-            self._in.send(b"!", socket.MSG_DONTWAIT)
+            self._in.send(b"!")
 
     def wait(self, seconds: float) -> bool:
         """Return True as soon as the reader is readable, False after some seconds."""
@@ -46,7 +46,7 @@ class Pipe:
     def drain(self) -> None:
         """Make the reader wait again."""
         with contextlib.suppress(OSError):
-            self._out.recv(4096, socket.MSG_DONTWAIT)
+            self._out.recv(4096)
 
     def asks_to_drain(self) -> bool:
         """Return False: who writes here wants a stop."""
@@ -73,13 +73,13 @@ class WorkerEnd:
     def asks_to_drain(self) -> bool:
         """Return whether the parent wants no more connections accepted; else it wants a stop, or is gone."""
         with contextlib.suppress(OSError):
-            return self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == _DRAIN
+            return self._sock.recv(1, socket.MSG_PEEK) == _DRAIN
         return False
 
     def wake_parent(self, text: str = "") -> None:
         """Have the parent look at once, and tell it some text (8 KB at most)."""
         with contextlib.suppress(OSError):
-            self._sock.send(_WAKE + text.encode("utf-8", "replace")[:_MOST], socket.MSG_DONTWAIT)
+            self._sock.send(_WAKE + text.encode("utf-8", "replace")[:_MOST])
 
     def close(self) -> None:
         """Close it."""
@@ -105,12 +105,12 @@ class ParentEnd:
     def order_drain(self) -> None:
         """Have the worker accept no more connections."""
         with contextlib.suppress(OSError):  # it is gone, or has stopped to listen
-            self._sock.send(_DRAIN, socket.MSG_DONTWAIT)
+            self._sock.send(_DRAIN)
 
     def read(self) -> None:
         """Take what the worker says."""
         try:
-            data = self._sock.recv(_MOST, socket.MSG_DONTWAIT)
+            data = self._sock.recv(_MOST)
         except BlockingIOError:
             return
         except OSError:
@@ -130,5 +130,13 @@ class ParentEnd:
 
 def line() -> tuple[ParentEnd, WorkerEnd]:
     """Return the two ends of a new line."""
-    parent, worker = socket.socketpair()
+    parent, worker = _pair()
     return ParentEnd(parent), WorkerEnd(worker)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets that never wait, whatever the program has made the default."""
+    pair = socket.socketpair()
+    for end in pair:
+        end.setblocking(False)  # noqa: FBT003  # the standard library's own signature
+    return pair

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pmilter.dispatchers.children import Children
-from pmilter.dispatchers.overflow import Overflow, check_overflow, room
+from pmilter.dispatchers.children import Children, check_memory_limit, end_process
+from pmilter.dispatchers.deadlines import Watch
+from pmilter.dispatchers.overflow import REFUSALS, Overflow, Places, check_overflow
+from pmilter.dispatchers.scoreboard import State
 from pmilter.dispatchers.serving import Stopped
+from pmilter.dispatchers.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from pmilter.dispatchers.registry import Dispatcher
     from pmilter.dispatchers.serving import Handler, Listener
@@ -21,40 +23,79 @@ _FULL_PAUSE: Final = 0.05
 """Seconds after which a full service looks whether a child has ended."""
 
 
-def postfork_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
+def postfork_dispatcher(
+    *, overflow: Overflow = "refuse", max_memory: int | None = None
+) -> Dispatcher:
     """Return a dispatcher that forks a child for each connection.
 
     Args:
         overflow: What becomes of connections over `max_children` (by default over `Limits.connections`).
+        max_memory: Resident bytes over which a child begins no new message; at twice as much it is killed.
 
     Raises:
-        ConfigError: `overflow` is neither ``"refuse"`` nor ``"wait"``.
+        ConfigError: `overflow` is neither ``"refuse"`` nor ``"wait"``, or memory cannot be watched on this system.
     """
     check_overflow(overflow)
+    check_memory_limit(max_memory)
 
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
         limit = milter.get_max_interpreters() or handler.program.plan.limits.connections
-        most = room(limit, overflow)
-        serving = handler.serving
-        children = Children(serving)
+        pool = _Pool(handler, Places(limit, overflow), limit + REFUSALS, max_memory)
         try:
             while True:
-                conn, _ = listener.accept(children.reap)
-                children.reap()
-                serve_it = handler if len(children) < limit else handler.refuse
-                children.fork(partial(_serve_one, listener, serve_it, conn))
+                conn, _ = listener.accept(pool.children.look_sometimes)
+                pool.start(listener, conn)
                 conn.close()
-                while len(children) >= most and not serving.stopping:
-                    serving.await_stop(_FULL_PAUSE)
-                    children.reap()
+                pool.await_room()
         except Stopped:
-            children.stop()
+            pool.children.finish()
 
     return serve
 
 
-def _serve_one(
-    listener: Listener, serve: Callable[[socket.socket], None], conn: socket.socket
-) -> None:
-    listener.socket.close()
-    serve(conn)
+class _Pool:
+    """The children of one service: each serves a connection, or refuses one."""
+
+    def __init__(self, handler: Handler, places: Places, most: int, max_memory: int | None) -> None:
+        self._handler = handler
+        self._places = places
+        self._served: dict[int, bool] = {}
+        self.children = Children(
+            handler.serving,
+            Supervisor(0, drain_time=handler.serving.drain_time, max_memory=max_memory),
+            most,
+            watch_memory=max_memory is not None,
+            on_done=self._give_place,
+        )
+
+    def start(self, listener: Listener, conn: socket.socket) -> None:
+        """Have a child see to a connection."""
+        self.children.look_sometimes()
+        served = self._places.take()
+        work = partial(_work, listener, self._handler, conn, served=served)
+        pid = self.children.start(work)
+        if pid is None:
+            self._places.give(served=served)
+        else:
+            self._served[pid] = served
+
+    def _give_place(self, pid: int) -> None:
+        self._places.give(served=self._served.pop(pid))
+
+    def await_room(self) -> None:
+        """Return when another connection may be accepted, or the service ends."""
+        while self._places.full and not self._handler.serving.ending:
+            self._handler.serving.wait(_FULL_PAUSE)
+            self.children.look_sometimes()
+
+
+def _work(listener: Listener, handler: Handler, conn: socket.socket, *, served: bool) -> None:
+    """Be a child: serve one connection."""
+    listener.close()
+    handler.serving.enter(conn)  # first: ready without a connection means done
+    handler.serving.report(State.READY)
+    if not served:
+        handler.refuse(conn)
+        return
+    handler.watch = Watch(handler.program.plan.limits, on_stuck=partial(end_process, 1))
+    handler(conn)

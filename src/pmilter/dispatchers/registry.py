@@ -22,6 +22,7 @@ ENVIRONMENT: Final = "PMILTER_DISPATCHER"
 MODULES: Final = {
     "asyncio": "pmilter.dispatchers.aio",
     "postfork": "pmilter.dispatchers.postfork",
+    "prefork": "pmilter.dispatchers.prefork",
     "ithread": "pmilter.dispatchers.ithread",
     "sequential": "pmilter.dispatchers.sequential",
     "selector": "pmilter.dispatchers.selector",

@@ -10,9 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.dispatchers.driver import QUICKACK, READ_SIZE, peer_name
-from pmilter.dispatchers.overflow import Overflow, check_overflow, room
+from pmilter.dispatchers.overflow import Overflow, Places, check_overflow
 from pmilter.dispatchers.serving import REFUSAL_TIME, Stopped
-from pmilter.effects import Call, Receive
+from pmilter.effects import Call, Receive, thrown
 from pmilter.errors import MilterTimeout
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def selector_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
 
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
         limit = milter.get_max_interpreters() or handler.program.plan.limits.connections
-        _Loop(listener, handler, limit, room(limit, overflow)).run()
+        _Loop(listener, handler, Places(limit, overflow)).run()
 
     return serve
 
@@ -84,16 +84,14 @@ class _Loop:
     Args:
         listener: Where connections come from.
         handler: Makes conversations.
-        limit: Most connections served.
-        most: Most connections open, those that are being refused included.
+        places: Counts the connections.
     """
 
-    def __init__(self, listener: Listener, handler: Handler, limit: int, most: int) -> None:
+    def __init__(self, listener: Listener, handler: Handler, places: Places) -> None:
         self._listener = listener
         self._handler = handler
         self._serving = handler.serving
-        self._limit = limit
-        self._most = most
+        self._places = places
         self._poller = _Poller()
         self._connections: dict[int, _Connection] = {}
         self._listening = False
@@ -163,17 +161,19 @@ class _Loop:
         except OSError as error:  # gone before it began
             logger.info("a connection was lost: %s", error)
             sock.close()
-        if len(self._connections) >= self._most:
+        if self._places.full:
             self._unlisten()
 
     def _begin(self, sock: socket.socket, now: float) -> None:
         sock.setblocking(False)  # noqa: FBT003  # the standard library's own signature
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        refused = len(self._connections) >= self._limit
-        make = self._handler.refusal if refused else self._handler.conversation
-        talk = make(peer_name(sock), sock.send)
-        connection = _Connection(sock, talk, now + REFUSAL_TIME if refused else _NEVER)
+        peer = peer_name(sock)
+        served = self._places.take()
+        make = self._handler.conversation if served else self._handler.refusal
+        connection = _Connection(
+            sock, make(peer, sock.send), _NEVER if served else now + REFUSAL_TIME
+        )
         self._connections[sock.fileno()] = connection
         self._serving.enter(sock)
         self._poller.register(sock.fileno(), _IN)
@@ -221,7 +221,7 @@ class _Loop:
                 else:
                     return
             except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-                step, value = connection.talk.throw, error
+                step, value = connection.talk.throw, thrown(error)
 
     def _has_sent(self, connection: _Connection, data: bytes, now: float) -> bool:
         """Send; return False where the conversation is to wait until the MTA takes the rest."""
@@ -266,7 +266,8 @@ class _Loop:
         self._poller.unregister(fd)
         connection.sock.close()
         self._serving.leave(connection.sock)
-        if len(self._connections) < self._most and not self._serving.stopping:
+        self._places.give(served=connection.until == _NEVER)
+        if not self._places.full and not self._serving.ending:
             self._listen()
 
 

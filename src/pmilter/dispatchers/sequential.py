@@ -23,7 +23,9 @@ def sequential_dispatcher() -> Dispatcher:
 
 def _serve(_milter: Milter, listener: Listener, handler: Handler) -> None:
     # This thread is busy with a connection when the stop comes, so another one ends the grace period.
-    watch = threading.Thread(target=_watch, args=(handler,), name="pmilter-stop", daemon=True)
+    watch = threading.Thread(
+        target=_watch, args=(listener, handler), name="pmilter-stop", daemon=True
+    )
     watch.start()
     try:
         while True:
@@ -36,8 +38,9 @@ def _serve(_milter: Milter, listener: Listener, handler: Handler) -> None:
         watch.join()
 
 
-def _watch(handler: Handler) -> None:
+def _watch(listener: Listener, handler: Handler) -> None:
     serving = handler.serving
-    while not serving.stopping:
-        serving.await_stop(_EVER)
+    while not serving.ending:
+        serving.wait(_EVER)
+    listener.close()  # lest MTAs wait for a connection that is never accepted
     serving.await_connections()

@@ -1,0 +1,171 @@
+"""What children tell their parent while they live, in memory that they share: nothing of it costs a system call.
+
+Times are those of `time.monotonic`, which is the same for all processes of a machine.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pmilter.effects import Call
+
+if TYPE_CHECKING:
+    from pmilter.effects import Talk
+
+MARGIN: Final = 1.0
+"""Seconds that a call may overrun its time before its process counts as stuck: who can answer in time has done so by then."""
+
+
+class State(IntEnum):
+    """How far a child is in its life."""
+
+    STARTING = 0
+    READY = 1
+    """It serves."""
+    RETIRING = 2
+    """It accepts no more connections."""
+    DONE = 3
+    """It has done all that it was to do, and ends."""
+
+
+class Census(NamedTuple):
+    """What a service has, for its status line."""
+
+    connections: int
+    """Open now."""
+    children: int
+    """Processes below this one."""
+    requests: int
+    """Connections since the start."""
+
+
+_DUE: Final = 1
+
+
+class _Cell:
+    """One number of a row."""
+
+    def __init__(self, place: int) -> None:
+        self._place = place
+
+    def __get__(self, row: Row, _owner: object = None) -> float:
+        return row.cells[self._place]
+
+    def __set__(self, row: Row, value: float) -> None:
+        row.cells[self._place] = value
+
+
+class Row:
+    """What one child tells. The child writes, its parent reads; a row of zeros is that of a child that has just begun.
+
+    Attributes:
+        state: A `State`.
+        due: Time by which the child must have shown life, or 0 while it need not.
+        grace: Seconds that it takes, at most, to end after it was asked to.
+        connections: How many it serves now.
+        children: How many it has itself.
+        requests: How many connections it has taken.
+    """
+
+    __slots__ = ("cells",)
+
+    state = _Cell(0)
+    due = _Cell(_DUE)
+    grace = _Cell(2)
+    connections = _Cell(3)
+    children = _Cell(4)
+    requests = _Cell(5)
+    SIZE: Final = 8
+
+    def __init__(self, cells: memoryview[float]) -> None:
+        self.cells = cells
+
+    def clear(self) -> None:
+        """Make it the row of a child that has just begun."""
+        for place in range(self.SIZE):
+            self.cells[place] = 0.0
+
+    def publish(self, census: Census) -> None:
+        """Tell the numbers for the status line."""
+        self.connections, self.children, self.requests = census
+
+    def census(self) -> Census:
+        """Return the numbers for the status line."""
+        return Census(int(self.connections), int(self.children), int(self.requests))
+
+
+class Scoreboard:
+    """Rows for so many children. Make it before the first fork.
+
+    Args:
+        rows: Most children at a time.
+    """
+
+    def __init__(self, rows: int) -> None:
+        cells: Any = memoryview(mmap.mmap(-1, rows * Row.SIZE * 8)).cast("d")
+        self._free = [
+            Row(cells[start : start + Row.SIZE])
+            for start in range((rows - 1) * Row.SIZE, -1, -Row.SIZE)
+        ]
+
+    def take(self) -> Row | None:
+        """Return a free row, cleared, or None where all are taken."""
+        if not self._free:
+            return None
+        row = self._free.pop()
+        row.clear()
+        return row
+
+    def give_back(self, row: Row) -> None:
+        """Take a row back."""
+        self._free.append(row)
+
+
+class LifeSign:
+    """Tells in a row by when one of the calls under way must have ended, or another begun.
+
+    A dispatcher that answers in time for a late callback ends the call thereby; one that cannot, or a process whose threads all
+    stand still, does not. May be used by several threads.
+    """
+
+    def __init__(self, row: Row) -> None:
+        self._cells = row.cells
+        self._pending: set[int] = set()
+
+    def over(self, talk: Talk) -> Talk:
+        """Return a conversation that is the same as another, and notes its calls."""
+        resume: Any = talk.send
+        outcome: object = None
+        while True:
+            try:
+                effect: Any = resume(outcome)
+            except StopIteration:
+                return
+            calls = type(effect) is Call
+            if calls:
+                self._begin(id(talk), effect.timeout)
+            try:
+                outcome = yield effect
+                resume = talk.send
+            except GeneratorExit:
+                talk.close()
+                raise
+            except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
+                resume, outcome = talk.throw, error
+            finally:
+                if calls:
+                    self._end(id(talk))
+
+    def _begin(self, talk: int, timeout: float | None) -> None:
+        if timeout is not None:
+            self._pending.add(talk)
+            # The latest of all: another call may have been given much longer.
+            self._cells[_DUE] = max(self._cells[_DUE], time.monotonic() + timeout + MARGIN)
+
+    def _end(self, talk: int) -> None:
+        self._pending.discard(talk)
+        if not self._pending:
+            self._cells[_DUE] = 0.0

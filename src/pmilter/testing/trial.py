@@ -1,0 +1,48 @@
+"""One synthetic SMTP session with a filter, in memory: whether it can serve at all, before an MTA finds out."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Final
+
+from pmilter.errors import ConfigError
+from pmilter.testing.mta import Mta
+
+if TYPE_CHECKING:
+    from pmilter.milter import Milter
+
+QUEUE_ID: Final = "pmilter-trial"
+"""The queue id of the synthetic message, by which a callback can tell it from mail."""
+
+_MESSAGE: Final = b"""\
+From: postmaster@localhost
+To: postmaster@localhost
+Subject: trial
+Message-ID: <pmilter-trial@localhost>
+
+This message exists in memory only.
+"""
+
+
+def try_out(milter: Milter) -> None:
+    """Run a session with one small message through a filter. Any verdict will do; what no callback may do is raise.
+
+    The callbacks run as with mail, with sender and recipient postmaster@localhost, from 127.0.0.1, and with the queue id
+    `QUEUE_ID`.
+
+    Raises:
+        ConfigError: A callback has raised, or the filter cannot be negotiated with.
+    """
+    with Mta(
+        milter, connect=("localhost", "127.0.0.1"), helo="localhost", macros={"i": QUEUE_ID}
+    ) as mta:
+        mta.send(_MESSAGE, "postmaster@localhost", ["postmaster@localhost"])
+    if mta.errors:
+        raise ConfigError(f"{milter.name} fails in a trial session: {_told(mta.errors[0])}")
+
+
+def _told(error: BaseException) -> str:
+    """Return an error in one line, with the place where it was raised."""
+    text = f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else text
