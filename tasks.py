@@ -38,7 +38,9 @@ def run(*command: str | Path, **environment: str) -> None:
 
 def setup() -> None:
     """Make .venv and install pmilter and the tools into it, where that is not done yet."""
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
+    wanted = hashlib.sha256(
+        (ROOT / "pyproject.toml").read_bytes() + sys.version.encode()
+    ).hexdigest()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
     venv.create(VENV, with_pip=True)
@@ -107,7 +109,9 @@ def main() -> None:
     """Run the tasks that are named."""
     names = sys.argv[1:]
     if not names or any(name not in TASKS for name in names):
-        lines = (f"  {name:8} {(task.__doc__ or '').splitlines()[0]}" for name, task in TASKS.items())
+        lines = (
+            f"  {name:8} {(task.__doc__ or '').splitlines()[0]}" for name, task in TASKS.items()
+        )
         sys.exit("\n".join(["usage: python3 tasks.py TASK...", *lines]))
     for name in names:
         TASKS[name]()

@@ -243,3 +243,76 @@ def test_subprocesses_of_callbacks_work_as_ever(trace: Trace, tmp_path: Path) ->
     with serving(saying(trace, helo=helo), tmp_path, "postfork") as service:
         service.play(SESSION + QUIT)
         assert trace.next() == "3"
+
+
+# --- what the parent sees to
+
+
+def stuck(*_: object) -> None:
+    """Be stuck as code in C is: no thread of the process runs any more."""
+    import ctypes
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    ctypes.PyDLL(None).pause()
+
+
+def test_child_in_which_nothing_runs_any_more_is_killed(trace: Trace, tmp_path: Path) -> None:
+    def helo(*_: object) -> None:
+        trace.say(str(os.getpid()))
+        stuck()
+
+    milter = filter_of({"helo": helo}, limits=Limits(command_time=0.2, grace=0.5))
+    with serving(milter, tmp_path, "postfork") as service, service.connect() as wire:
+        wire.sock.settimeout(4)
+        wire.play(">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< EOF")
+        child = trace.next()
+        await_end(Path("/proc") / child, service)
+        assert any(f"child {child} is stuck" in line for line in service.log())
+
+
+def test_child_that_is_stuck_does_not_hold_up_the_end(trace: Trace, tmp_path: Path) -> None:
+    def helo(*_: object) -> None:
+        trace.say("stuck")
+        stuck()
+
+    milter = filter_of({"helo": helo}, limits=Limits(command_time=None, grace=0.2))
+    with serving(milter, tmp_path, "postfork") as service, service.connect() as wire:
+        wire.play(">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀")
+        trace.next()
+        service.signal()
+        assert service.wait(4) == 0
+        assert wire.answers() == []
+    assert any("killing it" in line for line in service.log())
+
+
+def test_signal_that_reaches_a_child_at_its_birth_does_not_stop_the_parent(
+    trace: Trace, tmp_path: Path
+) -> None:
+    fork = os.fork
+
+    def fork_and_signal() -> int:
+        pid = fork()
+        if pid:
+            os.kill(pid, signal.SIGTERM)
+        return pid
+
+    def before() -> None:
+        os.fork = fork_and_signal
+
+    with serving(saying(trace), tmp_path, "postfork", before=before) as service:
+        for _ in range(3):
+            with service.connect() as wire:
+                wire.play(">> O 6 1ff 77f\n<< O *")
+                wire.until_goodbye("C x␀U")
+
+
+def test_children_have_no_signal_handlers_but_their_own(trace: Trace, tmp_path: Path) -> None:
+    def helo(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            os.kill(os.getpid(), number)
+        trace.say("unharmed")
+
+    with serving(saying(trace, helo=helo), tmp_path, "postfork") as service:
+        service.play(SESSION + QUIT)
+        assert trace.next() == "unharmed"
+        assert not [line for line in service.log() if "status" in line or "HUP" in line]

@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pmilter import Context, Limits
+from pmilter import ConfigError, Context, Limits
+from pmilter.dispatchers import postfork_dispatcher
 from tests.support.playbook import filter_of, returns
 from tests.support.service import serving
+from tests.support.waiting import children_of, until
 from tests.support.wire import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SESSION = ">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< c\n"
 QUIT = ">> Q\n<< EOF"
@@ -103,3 +106,70 @@ def test_several_processes_of_one_terminal_group_stop_together(
         wire.play(">> E\n<< c")
         wire.until_goodbye("M <a@x>␀", undo="A")
         assert service.wait() == 0
+
+
+# --- what the parent sees to
+
+
+def test_child_that_eats_memory_begins_no_new_message(tmp_path: Path) -> None:
+    eaten: list[bytes] = []
+
+    def envrcpt(*_: object) -> None:
+        eaten.append(b"x" * 200_000_000)
+
+    milter = filter_of({"envrcpt": envrcpt, "eom": returns(None)})
+    with (
+        serving(milter, tmp_path, postfork_dispatcher(max_memory=150_000_000)) as service,
+        service.connect() as wire,
+    ):
+        wire.play(SESSION + ">> M <a@x>␀\n<< c\n>> R <b@x>␀\n<< c")
+        service.await_log("bytes of memory")
+        wire.play(">> E\n<< c")
+        wire.until_goodbye("M <a@x>␀", undo="A")
+
+
+def test_child_that_eats_far_too_much_is_killed(tmp_path: Path) -> None:
+    def helo(*_: object) -> None:
+        eaten = b"x" * 400_000_000
+        threading.Event().wait(len(eaten))
+
+    milter = filter_of({"helo": helo})
+    with (
+        serving(milter, tmp_path, postfork_dispatcher(max_memory=100_000_000)) as service,
+        service.connect() as wire,
+    ):
+        wire.play(">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< EOF")
+
+
+@pytest.mark.parametrize("max_memory", [0, -1, True, 1.5, "1G"])
+def test_memory_limit_that_is_none(max_memory: Any) -> None:
+    with pytest.raises(ConfigError, match="max_memory"):
+        postfork_dispatcher(max_memory=max_memory)
+
+
+def test_callback_that_is_stuck_is_answered_for_and_its_process_ends(
+    trace: Trace, tmp_path: Path
+) -> None:
+    def helo(*_: object) -> None:
+        trace.say(str(os.getpid()))
+        threading.Event().wait()
+
+    milter = filter_of({"helo": helo}, limits=Limits(command_time=0.2, grace=0.2))
+    with serving(milter, tmp_path, "postfork") as service:
+        service.play(">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< t\n" + QUIT)
+        child = Path("/proc") / trace.next()
+        until(lambda: not child.exists(), service.log)
+
+
+def test_status_line_tells_of_children(tmp_path: Path) -> None:
+    with (
+        serving(filter_of({"helo": returns(None)}), tmp_path, "postfork") as service,
+        service.connect() as wire,
+    ):
+        service.play(SESSION + QUIT)
+        wire.play(SESSION)
+        until(lambda: len(children_of(service.pid)) == 1, service.log)
+        service.signal(signal.SIGUSR1)
+        assert service.await_log("status") == [
+            "WARNING status: 1 connections, 1 children, 2 requests"
+        ]

@@ -165,6 +165,18 @@ def test_conversation_is_closed_with_it() -> None:
         next(inner)
 
 
+def test_conversation_that_is_closed_during_a_call_is_not_waited_for() -> None:
+    shared = row()
+    life = LifeSign(shared)
+    closed = life.over(conversation(call(5.0)))
+    next(closed)
+    closed.close()
+    talk = life.over(conversation(call(5.0)))
+    next(talk)
+    _finish(talk)
+    assert shared.due == 0.0
+
+
 def _finish(talk: Talk) -> None:
     resume: Callable[[Any], Any] = talk.send
     with pytest.raises(StopIteration):

@@ -122,6 +122,8 @@ def _predicted(result: Result, letter: Letter, dialect: str) -> Outcome:
     if result.verdict in {"reject", "tempfail"}:
         address = {"envfrom": letter.sender, "envrcpt": letter.recipients[-1]}.get(result.stage, "")
         stage, reply = words(result.stage, result.verdict, result.reply, address)
+        if stage == "envrcpt" and rejected:  # the client hears one reply after the other
+            reply = [*rejected.values()][-1]
         return Outcome(stage, reply, rejected)
     if result.verdict == "discard" or result.quarantine is not None or not result.recipients:
         return Outcome(None, None, rejected)

@@ -81,8 +81,13 @@ def asked_for(real_mta: RealMta, milter: Milter, seen: list[Any]) -> list[Any]:
     ) as memory:
         for letter in LETTERS:
             simulate(memory, letter)
-    assert real == seen
+    assert [known(*each) for each in real] == [known(*each) for each in seen]
     return real
+
+
+def known(stage: str, names: frozenset[str]) -> tuple[str, frozenset[str]]:
+    """Leave out Sendmail's queue id before the first message, which the model does not have: it stands for no mail yet."""
+    return stage, names - {"i"} if stage in {"connect", "helo"} else names
 
 
 @pytest.mark.parametrize("stage", ["connect", "helo", "envfrom", "envrcpt", "data", "eoh", "eom"])

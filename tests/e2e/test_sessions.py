@@ -9,6 +9,7 @@ import pytest
 
 from pmilter import Context, Milter, Reply, Status
 from pmilter.testing import Mta
+from pmilter.testing.rig.daemon import wait_for
 from tests.e2e.prediction import CLIENT, HELO, simulate
 from tests.e2e.realmta import MESSAGE, Letter
 from tests.e2e.witness import Witness, names
@@ -193,6 +194,38 @@ def test_unknown_commands(real_mta: RealMta) -> None:
     assert [event[1] for event in events if event[0] == "unknown"] == [line, "foobar", "X"]
 
 
+def test_unknown_command_after_a_refused_sender(real_mta: RealMta) -> None:
+    def session(client: SmtpClient) -> None:
+        client.helo()
+        assert client.command("MAIL FROM:<bad@example.com>").code == 550
+        client.command("FOOBAR")
+        _check(client.send(MESSAGE))
+
+    def model(mta: Mta) -> None:
+        mta.envfrom("bad@example.com")
+        mta.unknown("FOOBAR")
+        mta.send(MESSAGE, "a@example.com", ["b@example.org"])
+
+    bad = Witness({"envfrom": lambda _ctx, sender: Status.REJECT if "bad" in sender else None})
+    assert ("unknown", "FOOBAR") in told(real_mta, bad, session, model, 1)
+
+
+def test_unknown_command_after_a_reset(real_mta: RealMta) -> None:
+    def session(client: SmtpClient) -> None:
+        client.helo()
+        client.command("MAIL FROM:<a@example.com>")
+        client.command("RSET")
+        client.command("FOOBAR")
+
+    def model(mta: Mta) -> None:
+        mta.envfrom("a@example.com")
+        mta.rset()
+        mta.unknown("FOOBAR")
+
+    events = told(real_mta, Witness(), session, model, 0)
+    assert (("unknown", "FOOBAR") in events) == (real_mta.name == "postfix")
+
+
 # Not DISCARD at envfrom: Postfix shows such a message once more, on a connection of its own, to non_smtpd_milters.
 @pytest.mark.parametrize(
     ("stage", "verdict"),
@@ -305,13 +338,13 @@ def test_client_of_another_name(
         smtp.helo()
         assert smtp.command(f"XCLIENT {attributes}").code == 220
         _check(smtp.send(MESSAGE, helo="mx.example.net"))
+    assert wait_for(lambda: names(witness.seen).count("close") == 2, timeout=10)
     real = witness.take()
     with Mta(witness.milter, connect=client, helo="client.example.com") as memory:
         simulate(memory, Letter())
     assert [event for event in real if event[0] == "connect"][1:] == [
         event for event in witness.take() if event[0] == "connect"
     ]
-    assert names(real).count("close") == 2
 
 
 # --- state

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pmilter import Context, Milter, Reply, Status
+from pmilter import Action, Context, Milter, Reply, Status
 from tests.e2e.prediction import agree
 from tests.e2e.realmta import MESSAGE, Letter
 
@@ -135,6 +137,48 @@ def test_refused_recipients_are_those_and_no_others(real_mta: RealMta) -> None:
     assert outcomes["none"].stage == "envrcpt"
     accepted = [f"<{address}>" for address in addresses[::2]]
     assert seen == [accepted, accepted]  # once from the model, once from the real MTA
+
+
+def test_random_filters(real_mta: RealMta) -> None:
+    for seed in range(12):
+        milter = random_filter(random.Random(seed))
+        recipients = ("b@example.org", "c@example.org", "d@example.org")
+        letters = {
+            f"seed {seed} letter {n}": Letter(
+                sender=f"{n}@example.com", recipients=recipients[: n % 4 or 1]
+            )
+            for n in range(8)
+        }
+        agree(real_mta, milter, letters)
+
+
+def random_filter(draw: random.Random) -> Milter:
+    """A filter with some stages, some of them without reply, that decides by chance, but the same way in the same case."""
+    salt = draw.random()
+    results = [
+        Status.ACCEPT,
+        Status.REJECT,
+        Status.TEMPFAIL,
+        VERDICTS["5xx"],
+        VERDICTS["lines"],
+        "nonsense",
+    ]
+    results += [None] * draw.choice([6, 30])
+    keep = [stage for stage in ("connect", "helo", "envfrom", "envrcpt") if draw.random() < 0.6]
+    milter = Milter("random", actions=Action.ADDHDRS, keep=keep)
+    on: Any = milter.on
+    for stage in MESSAGE_STAGES:
+
+        def decide(ctx: Context, *args: object, stage: str = stage) -> Any:
+            if stage == "eom":
+                ctx.addheader("X-Case", f"{salt}")
+            case = repr((salt, stage, ctx.getsymval("mail_addr"), args)).encode()
+            return results[zlib.crc32(case) % len(results)]
+
+        if draw.random() < 0.7:
+            on(stage, noreply=stage != "eom" and draw.random() < 0.3)(decide)
+    milter.on("close")(lambda _ctx: None)
+    return milter
 
 
 # --- at unknown commands

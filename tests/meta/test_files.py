@@ -92,7 +92,7 @@ def test_no_file_names_a_place_that_only_one_machine_has() -> None:
 
 
 SUPPRESSION = re.compile(r"#\s*(?:noqa|type:\s*ignore)(?!\w)(?P<rest>.*)")
-EXPLAINED = re.compile(r"(?:: ?[A-Z]+\d+(?:, ?[A-Z]+\d+)*|\[[a-z, -]+\])\s+(?:# )?\s*\w{2}")
+EXPLAINED = re.compile(r"(?:: ?[A-Z]+\d+(?:, ?[A-Z]+\d+)*|\[[a-z, -]+\])\s+(?:# )?\s*\w.{4,}")
 
 
 def test_every_suppression_names_its_rule_and_has_its_reason() -> None:

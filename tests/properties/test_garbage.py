@@ -41,6 +41,8 @@ def read_as_filter(stream: bytes) -> FilterSession:
         session.receive(stream)
         while (command := session.next_command()) is not None:
             if isinstance(command, Options):
+                if command.version < 2:
+                    raise RemoteProtocolError("refused, as the negotiation does")
                 session.negotiate(Options(min(command.version, 6), 0, 0))
             elif session.due:
                 session.reply(Continue())

@@ -96,7 +96,7 @@ class Dialect:
         folds_recipients: Whether recipients that differ in case are the same.
         adds_apart: Whether an added recipient is compared with other added ones only, parameters included, so that one that
             was there before gets the message twice.
-        adds_lists: Whether several recipients can be added at once, with commas between them; else the first counts.
+        adds_lists: Whether several recipients can be added or removed at once, with commas between them; else the first counts.
     """
 
     name: str

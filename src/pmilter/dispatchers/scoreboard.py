@@ -136,36 +136,34 @@ class LifeSign:
         self._pending: set[int] = set()
 
     def over(self, talk: Talk) -> Talk:
-        """Return a conversation that is the same as another, and notes its calls."""
-        resume: Any = talk.send
+        """Return a conversation that is the same as another, and notes its calls.
+
+        In one piece, since it runs for every header of every mail.
+        """
+        cells, pending, clock, key = self._cells, self._pending, time.monotonic, id(talk)
+        send = step = talk.send
         outcome: object = None
         while True:
             try:
-                effect: Any = resume(outcome)
+                effect: Any = step(outcome)
             except StopIteration:
                 return
-            calls = type(effect) is Call
-            if calls:
-                self._begin(id(talk), effect.timeout)
+            timeout = effect.timeout if type(effect) is Call else None
+            if timeout is not None:
+                pending.add(key)
+                due = clock() + timeout + MARGIN
+                if due > cells[_DUE]:  # another call may have been given much longer
+                    cells[_DUE] = due
             try:
                 outcome = yield effect
-                resume = talk.send
+                step = send
             except GeneratorExit:
+                pending.discard(key)
                 talk.close()
                 raise
             except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-                resume, outcome = talk.throw, error
-            finally:
-                if calls:
-                    self._end(id(talk))
-
-    def _begin(self, talk: int, timeout: float | None) -> None:
-        if timeout is not None:
-            self._pending.add(talk)
-            # The latest of all: another call may have been given much longer.
-            self._cells[_DUE] = max(self._cells[_DUE], time.monotonic() + timeout + MARGIN)
-
-    def _end(self, talk: int) -> None:
-        self._pending.discard(talk)
-        if not self._pending:
-            self._cells[_DUE] = 0.0
+                step, outcome = talk.throw, error
+            if timeout is not None:
+                pending.discard(key)
+                if not pending:
+                    cells[_DUE] = 0.0

@@ -447,7 +447,9 @@ class Handler:
         except Exception:
             logger.exception("a connection failed")
         finally:
-            self.serving.leave(conn)  # before the MTA sees the end: its next connection finds the place free
+            self.serving.leave(
+                conn
+            )  # before the MTA sees the end: its next connection finds the place free
             conn.close()
 
 

@@ -38,9 +38,10 @@ class RecipientList:
             self._addresses.setdefault(key, address)
 
     def remove(self, text: bytes) -> None:
-        """Remove all of an address, exactly as it is spelled."""
-        gone = mailboxes(text)[0]
-        self._addresses = {key: one for key, one in self._addresses.items() if one != gone}
+        """Remove all of an address, exactly as it is spelled, or of several where several can be added at once."""
+        found = mailboxes(text)
+        gone = found if self._dialect.adds_lists else found[:1]
+        self._addresses = {key: one for key, one in self._addresses.items() if one not in gone}
 
     def addresses(self) -> list[bytes]:
         """Return the addresses, without angle brackets."""
