@@ -15,10 +15,11 @@ from pmilter.dispatchers.generations import serve_generations
 from pmilter.dispatchers.listening import listen_on
 from pmilter.dispatchers.registry import dispatcher_named
 from pmilter.testing.trial import try_out
-from tests.support.processes import fork, in_child
+from tests.support.playbook import filter_of, returns
+from tests.support.processes import fork, in_child, wait
 from tests.support.service import DISPATCHERS, Service, log_to
 from tests.support.waiting import children_of, until
-from tests.support.wire import Trace
+from tests.support.wire import Trace, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,7 +185,7 @@ def test_old_connections_are_told_to_come_again_when_they_take_too_long(tmp_path
         ("import nonsense_of_this_test", "No module named 'nonsense_of_this_test'"),
         ("def (", "invalid syntax"),
         ("import os; os._exit(0)", "ended with status 0"),
-        ("import os; os.kill(os.getpid(), 11)", "signal SIGSEGV"),
+        ("import os; os.kill(os.getpid(), 9)", "signal SIGKILL"),
         ("raise SystemExit('no configuration')", "no configuration"),
         ("from pmilter import Milter\nmilter = Milter('x')", "no callbacks"),
         (PROGRAM.format(verdict="ACCEPT", helo="1 / 0"), "division by zero"),
@@ -323,6 +324,32 @@ def test_reloads_under_load_cost_not_one_message(dispatcher: str, tmp_path: Path
 
 
 # --- systemd
+
+
+def test_restart_through_a_socket_that_was_handed_in_refuses_nobody(tmp_path: Path) -> None:
+    """The socket stays while the filter does not: a connection in between waits for the next one."""
+    with socket.socket(socket.AF_UNIX) as handed_in:
+        handed_in.bind(str(tmp_path / "socket"))
+        handed_in.listen(16)
+
+        def work() -> None:
+            os.dup2(handed_in.fileno(), 3)
+            os.environ |= {
+                "LISTEN_FDS": "1",
+                "LISTEN_FDNAMES": "milter",
+                "LISTEN_PID": str(os.getpid()),
+            }
+            bound = listen_on("fd:milter", None, None, 1)
+            serve_generations(lambda: filter_of({"helo": returns(None)}), bound, try_out)
+
+        for _ in range(2):
+            with Wire(f"unix:{tmp_path}/socket") as early:
+                early.play(">> O 6 1ff 77f")
+                pid = fork(work)
+                early.play("<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< c\n" + QUIT)
+            os.kill(pid, signal.SIGTERM)
+            assert wait(pid, 2) == 0
+        assert (tmp_path / "socket").exists()
 
 
 def test_service_manager_is_told_what_becomes_of_a_reload(

@@ -194,38 +194,6 @@ def test_unknown_commands(real_mta: RealMta) -> None:
     assert [event[1] for event in events if event[0] == "unknown"] == [line, "foobar", "X"]
 
 
-def test_unknown_command_after_a_refused_sender(real_mta: RealMta) -> None:
-    def session(client: SmtpClient) -> None:
-        client.helo()
-        assert client.command("MAIL FROM:<bad@example.com>").code == 550
-        client.command("FOOBAR")
-        _check(client.send(MESSAGE))
-
-    def model(mta: Mta) -> None:
-        mta.envfrom("bad@example.com")
-        mta.unknown("FOOBAR")
-        mta.send(MESSAGE, "a@example.com", ["b@example.org"])
-
-    bad = Witness({"envfrom": lambda _ctx, sender: Status.REJECT if "bad" in sender else None})
-    assert ("unknown", "FOOBAR") in told(real_mta, bad, session, model, 1)
-
-
-def test_unknown_command_after_a_reset(real_mta: RealMta) -> None:
-    def session(client: SmtpClient) -> None:
-        client.helo()
-        client.command("MAIL FROM:<a@example.com>")
-        client.command("RSET")
-        client.command("FOOBAR")
-
-    def model(mta: Mta) -> None:
-        mta.envfrom("a@example.com")
-        mta.rset()
-        mta.unknown("FOOBAR")
-
-    events = told(real_mta, Witness(), session, model, 0)
-    assert (("unknown", "FOOBAR") in events) == (real_mta.name == "postfix")
-
-
 # Not DISCARD at envfrom: Postfix shows such a message once more, on a connection of its own, to non_smtpd_milters.
 @pytest.mark.parametrize(
     ("stage", "verdict"),
