@@ -129,3 +129,9 @@ def test_serving_a_filter_does_not_load_asyncio() -> None:
         "m = Milter(); m.setconn('inet:0@127.0.0.1'); import pmilter.dispatchers.serving"
     )
     assert "asyncio" not in loaded(statement)
+
+
+def test_star_import_gives_all_public_names() -> None:
+    namespace: dict[str, object] = {}
+    exec("from pmilter import *", namespace)  # it is the statement that is tested
+    assert {"Milter", "Context", "SMFIS_CONTINUE", "ithread_dispatcher"} <= namespace.keys()

@@ -151,6 +151,8 @@ _SYMBOLS = "pmilter.symbols"
 
 def __getattr__(name: str) -> object:
     """Load a public name's module (PEP 562)."""
+    if name == "__all__":
+        return __dir__()
     module = _HOME.get(name) or (_SYMBOLS if name.isupper() else None)
     try:
         if module is None:

@@ -50,13 +50,13 @@ def test_empty_pipe_can_be_drained(pipe: Pipe) -> None:
 def test_write_wakes_who_waits(pipe: Pipe) -> None:
     thread = threading.Thread(target=pipe.write)
     thread.start()
-    assert pipe.wait(10)
+    assert await_readable((pipe.reader,), 10)
     thread.join()
 
 
 def test_wait_ends_after_its_time(pipe: Pipe) -> None:
     began = time.monotonic()
-    assert not pipe.wait(0.05)
+    assert not await_readable((pipe.reader,), 0.05)
     assert time.monotonic() - began >= 0.05
 
 

@@ -20,6 +20,7 @@ from pmilter.dispatchers import (
     sequential_dispatcher,
 )
 from tests.support.playbook import filter_of, returns
+from tests.support.processes import in_child
 from tests.support.service import serving
 from tests.support.waiting import children_of, until
 from tests.support.wire import Trace, Wire
@@ -576,3 +577,43 @@ def test_status_line_tells_of_all_children(trace: Trace, tmp_path: Path) -> None
         until(lambda: logs(service, "status"), service.log)
         assert logs(service, "1 connections, 3 children, 2 requests")
         wire.play(QUIT)
+
+
+def test_pool_in_a_program_that_has_other_things_to_do(trace: Trace, tmp_path: Path) -> None:
+    """Its main runs in a thread, and the main thread stops it."""
+
+    def work() -> None:
+        milter = telling(trace, limits=Limits(grace=0.5))
+        milter.setconn(f"unix:{tmp_path}/socket")
+        milter.set_dispatcher(prefork_dispatcher(max_children=2))
+        thread = threading.Thread(target=milter.main)
+        thread.start()
+        with Wire(f"unix:{tmp_path}/socket") as wire:
+            wire.play(SESSION + MESSAGE + QUIT)
+        child = int(trace.next())
+        os.kill(child, signal.SIGTERM)  # a child handles its signals all the same
+        until(lambda: not Path(f"/proc/{child}").exists())
+        milter.stop()
+        thread.join(5)
+        assert not thread.is_alive()
+
+    in_child(work)
+
+
+def test_pool_grows_again_when_the_system_has_room_again(tmp_path: Path) -> None:
+    fork = os.fork
+    failures = iter([True] * 3)
+
+    def failing_fork() -> int:
+        if next(failures, False):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return fork()
+
+    def before() -> None:
+        os.fork = failing_fork
+
+    milter = filter_of({"helo": returns(None)})
+    with serving(milter, tmp_path, prefork_dispatcher(max_children=3), before=before) as service:
+        until(lambda: len(pids(service)) == 3, service.log)
+        assert logs(service, "cannot fork")
+        service.play(SESSION + QUIT)

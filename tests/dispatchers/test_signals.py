@@ -126,3 +126,20 @@ def test_held_signal_comes_when_it_is_released() -> None:
             assert got == [signal.SIGQUIT]
 
     in_child(work)
+
+
+@pytest.mark.parametrize("dispatcher", ["ithread", "postfork", "prefork", "sequential"])
+def test_process_that_a_callback_forks_can_be_ended_without_harm(
+    dispatcher: str, tmp_path: Path
+) -> None:
+    def helo(*_: object) -> None:
+        pid = os.fork()
+        if pid == 0:
+            threading.Event().wait()
+        os.kill(pid, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+
+    with serving(filter_of({"helo": helo}), tmp_path, dispatcher) as service:
+        with service.connect() as wire:
+            wire.play(SESSION + SESSION.split("c\n", 1)[1] + ">> M <a@x>␀\n<< c\n" + QUIT)
+        service.play(SESSION + QUIT)

@@ -188,8 +188,10 @@ class Children:
             logger.error("cannot start a child: too many are still ending")
             self._supervisor.not_spawned(now)
             return None
-        ends = line() if with_line else (None, None)
+        ends: tuple[ParentEnd | None, WorkerEnd | None] = (None, None)
         try:
+            if with_line:
+                ends = line()
             pid = self._fork(work, row, *ends)
         except OSError as error:  # the system's state
             logger.error("cannot fork: %s", error)

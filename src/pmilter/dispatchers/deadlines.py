@@ -135,6 +135,7 @@ class Watch:
         self._some = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._ended = threading.Event()
         self.grace = limits.grace
         self.on_stuck = on_stuck
 
@@ -158,6 +159,7 @@ class Watch:
         """End the thread, once no slot is left."""
         with self._some:
             self._closed = True
+            self._ended.set()
             self._some.notify()
             thread = self._thread
         if thread is not None and not self._slots:
@@ -174,4 +176,4 @@ class Watch:
             now = time.monotonic()
             for slot in slots:
                 slot.look(now)
-            time.sleep(self._pause)
+            self._ended.wait(self._pause)

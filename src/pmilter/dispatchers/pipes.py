@@ -39,10 +39,6 @@ class Pipe:
         with contextlib.suppress(OSError):  # a full one is readable already
             self._in.send(b"!")
 
-    def wait(self, seconds: float) -> bool:
-        """Return True as soon as the reader is readable, False after some seconds."""
-        return bool(await_readable((self.reader,), seconds))
-
     def drain(self) -> None:
         """Make the reader wait again."""
         with contextlib.suppress(OSError):

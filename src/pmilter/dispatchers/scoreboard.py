@@ -15,7 +15,7 @@ from pmilter.effects import Call
 if TYPE_CHECKING:
     from pmilter.effects import Talk
 
-MARGIN: Final = 1.0
+MARGIN: Final = 1.5
 """Seconds that a call may overrun its time before its process counts as stuck: who can answer in time has done so by then."""
 
 
@@ -43,6 +43,8 @@ class Census(NamedTuple):
 
 
 _DUE: Final = 1
+_CELL: Final = 8
+"""Bytes of a number."""
 
 
 class _Cell:
@@ -105,23 +107,26 @@ class Scoreboard:
     """
 
     def __init__(self, rows: int) -> None:
-        cells: Any = memoryview(mmap.mmap(-1, rows * Row.SIZE * 8)).cast("d")
-        self._free = [
-            Row(cells[start : start + Row.SIZE])
-            for start in range((rows - 1) * Row.SIZE, -1, -Row.SIZE)
-        ]
+        cells: Any = memoryview(mmap.mmap(-1, rows * Row.SIZE * _CELL)).cast("d")
+        self._cells: memoryview[float] = cells
+        self._fresh = 0
+        self._used: list[Row] = []
 
     def take(self) -> Row | None:
         """Return a free row, cleared, or None where all are taken."""
-        if not self._free:
+        if self._used:
+            row = self._used.pop()
+            row.clear()
+            return row
+        start = self._fresh * Row.SIZE
+        if start == len(self._cells):
             return None
-        row = self._free.pop()
-        row.clear()
-        return row
+        self._fresh += 1
+        return Row(self._cells[start : start + Row.SIZE])
 
     def give_back(self, row: Row) -> None:
         """Take a row back."""
-        self._free.append(row)
+        self._used.append(row)
 
 
 class LifeSign:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -39,10 +40,16 @@ def signals_to(serving: Serving) -> Iterator[None]:
 
 def take_signals(serving: Serving) -> dict[signal.Signals, Any]:
     """Have a service handle its signals for good; return the handlers before."""
-    return {
-        number: signal.signal(number, lambda which, _: serving.signalled(which))
-        for number in SIGNALS
-    }
+    owner = os.getpid()
+
+    def handle(number: int, _frame: object) -> None:
+        if os.getpid() == owner:
+            serving.signalled(number)
+        else:  # a process that a callback has forked; what the service has to do with it ends there
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    return {number: signal.signal(number, handle) for number in SIGNALS}
 
 
 @contextlib.contextmanager
