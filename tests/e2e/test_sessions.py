@@ -379,3 +379,35 @@ def test_connections_at_the_same_time_keep_apart(real_mta: RealMta) -> None:
     assert seen == [
         (host, host, f"<{n}@example.com>", [f"<{n}@example.org>"]) for n, host in enumerate(hosts)
     ]
+
+
+def test_unknown_command_after_a_refused_sender(real_mta: RealMta) -> None:
+    def session(client: SmtpClient) -> None:
+        client.helo()
+        assert client.command("MAIL FROM:<bad@example.com>").code == 550
+        client.command("FOOBAR")
+        _check(client.send(MESSAGE))
+
+    def model(mta: Mta) -> None:
+        mta.envfrom("bad@example.com")
+        mta.unknown("FOOBAR")
+        mta.send(MESSAGE, "a@example.com", ["b@example.org"])
+
+    bad = Witness({"envfrom": lambda _ctx, sender: Status.REJECT if "bad" in sender else None})
+    assert ("unknown", "FOOBAR") in told(real_mta, bad, session, model, 1)
+
+
+def test_unknown_command_after_a_reset(real_mta: RealMta) -> None:
+    def session(client: SmtpClient) -> None:
+        client.helo()
+        client.command("MAIL FROM:<a@example.com>")
+        client.command("RSET")
+        client.command("FOOBAR")
+
+    def model(mta: Mta) -> None:
+        mta.envfrom("a@example.com")
+        mta.rset()
+        mta.unknown("FOOBAR")
+
+    events = told(real_mta, Witness(), session, model, 0)
+    assert (("unknown", "FOOBAR") in events) == (real_mta.name == "postfix")

@@ -68,7 +68,7 @@ class Dialogue(Exchange):
         closed: Whether the connection to the filter was closed.
     """
 
-    __slots__ = ("_abortable", "_decided", "_greeted", "_silent", "closed", "standing")
+    __slots__ = ("_abortable", "_decided", "_greeted", "_refused", "_silent", "closed", "standing")
 
     def __init__(
         self,
@@ -82,6 +82,7 @@ class Dialogue(Exchange):
         self._silent = False
         self._greeted = False
         self._decided = False
+        self._refused = False
         self._abortable = False
 
     # --- the session
@@ -109,13 +110,20 @@ class Dialogue(Exchange):
     def unknown(self, line: bytes) -> Steps[Verdict]:
         """Tell of a command that the MTA does not know."""
         text = line.partition(b" ")[0] if self.dialect.verb_only else line
-        return (yield from self._exchange(Unknown(text)))
+        decided = self._decided
+        self._decided = (
+            decided and not self._refused
+        )  # after a refused MAIL no message is open: it is shown again
+        verdict = yield from self._exchange(Unknown(text))
+        self._decided = self._decided or decided
+        return verdict
 
     def reset(self) -> Steps[None]:
         """End the message, as RSET and the end of each message do; without an open one it does nothing."""
         if self._abortable:
             self._abortable = False
             yield from self._abort()
+            self._decided, self._refused = True, False
         if self.dialect.aborts_finished:
             self._decided = False
 
@@ -238,6 +246,7 @@ class Dialogue(Exchange):
         if command in _ONE_ONLY and verdict.refuses:
             return
         self._decided = True
+        self._refused = command == Command.MAIL and verdict.refuses
         if not self.dialect.aborts_finished and (
             command in _CONTENT or verdict.status is Status.ACCEPT
         ):

@@ -143,11 +143,11 @@ class Sink:
             session.start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rwb") as stream:
-            try:
+        try:
+            with connection, connection.makefile("rwb") as stream:
                 _Session(stream, self._store).run()
-            except OSError:  # the MTA was stopped in mid-sentence
-                return
+        except OSError:  # the MTA was stopped in mid-sentence, maybe with a reply not yet flushed
+            return
 
     def _store(self, message: Delivered) -> None:
         with self._arrived:
