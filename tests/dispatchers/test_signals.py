@@ -11,7 +11,7 @@ from pmilter import Limits, Milter
 from pmilter.dispatchers.serving import Serving
 from pmilter.dispatchers.signals import SIGNALS, release_signals, signals_held, signals_to
 from tests.support.playbook import filter_of, returns
-from tests.support.processes import in_child
+from tests.support.processes import DEADLINE, in_child
 from tests.support.service import DISPATCHERS, Service, serving
 from tests.support.waiting import until
 
@@ -133,9 +133,13 @@ def test_process_that_a_callback_forks_can_be_ended_without_harm(
     dispatcher: str, tmp_path: Path
 ) -> None:
     def helo(*_: object) -> None:
+        born, bearing = os.pipe()
         pid = os.fork()
         if pid == 0:
-            threading.Event().wait()
+            os.write(bearing, b"!")
+            threading.Event().wait(DEADLINE)
+            os._exit(0)
+        os.read(born, 1)
         os.kill(pid, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
 
