@@ -400,7 +400,6 @@ def clients(service: Service, count: int, until_set: threading.Event) -> list[Co
 def one_message(service: Service) -> str:
     """Send one message on a connection of its own; return whether that was served, cut off, or left without an answer."""
     with service.connect() as wire:
-        wire.sock.settimeout(3)
         for command, answer in (
             (b"\0\0\0\rO\0\0\0\6\0\0\1\xff\0\0\7\x7f", "O"),
             (b"\0\0\0\4Cx\0U", "c"),
@@ -440,13 +439,13 @@ def test_children_killed_under_load_cost_their_own_connections_only(
 
         def kill() -> None:
             nonlocal killed
-            while not over.wait(0.05):
-                if killed == 40:
-                    over.set()
+            while killed < 40:
                 children = sorted(pids(service))
-                if children:
-                    os.kill(children[killed % len(children)], signal.SIGKILL)
+                if len(children) == 4:
+                    os.kill(children[killed % 4], signal.SIGKILL)
                     killed += 1
+                over.wait(0.05)
+            over.set()
 
         killer = threading.Thread(target=kill)
         killer.start()
@@ -571,6 +570,7 @@ def test_status_line_tells_of_all_children(trace: Trace, tmp_path: Path) -> None
         serving(telling(trace), tmp_path, prefork_dispatcher(max_children=3)) as service,
         service.connect() as wire,
     ):
+        until(lambda: len(pids(service)) == 3, service.log)
         service.play(SESSION + QUIT)
         wire.play(SESSION)
         service.signal(signal.SIGUSR1)
