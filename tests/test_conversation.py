@@ -41,6 +41,7 @@ FALLBACK_ANSWERS = [
     (Status.REJECT, "r"),
     (Status.ACCEPT, "a"),
     (Status.CONTINUE, "c"),
+    ("shutdown", "y 421 4.7.0 Service not available, closing transmission channel␀"),
 ]
 
 
@@ -204,7 +205,7 @@ FAILURES = [
 @pytest.mark.parametrize("negotiate", FAILURES)
 @pytest.mark.parametrize(("fallback", "answer"), FALLBACK_ANSWERS)
 def test_where_negotiate_fails_the_first_command_gets_the_fallback(
-    negotiate: Callable[..., Any], fallback: Status, answer: str
+    negotiate: Callable[..., Any], fallback: Any, answer: str
 ) -> None:
     milter = filter_of(
         {"negotiate": negotiate, "connect": returns(None), "envfrom": returns(None)},
@@ -452,9 +453,7 @@ def test_exception_is_logged_with_its_traceback_and_answered_with_the_fallback(
 
 @pytest.mark.parametrize("stage", COMMANDS)
 @pytest.mark.parametrize(("fallback", "answer"), FALLBACK_ANSWERS)
-def test_every_stage_has_the_fallback_that_was_set(
-    stage: str, fallback: Status, answer: str
-) -> None:
+def test_every_stage_has_the_fallback_that_was_set(stage: str, fallback: Any, answer: str) -> None:
     for option in (fallback, {stage: fallback}):
         milter = filter_of({stage: raises(ValueError("broken"))}, fallback=option)
         playbook = Playbook(milter).play(PLAIN)
@@ -1017,6 +1016,73 @@ def test_stop_from_a_callback_finishes_its_message() -> None:
         >> M <a@x>␀
         {GOODBYE}"""
     )
+
+
+# --- health probes
+
+
+class Counting(Service):
+    """A service that counts the probes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.probes = 0
+
+    def note_probe(self) -> None:
+        """Count."""
+        self.probes += 1
+
+
+NEGOTIATED = ">> O 6 1ff 77f\n<< O *\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "is_probe"),
+    [
+        (">> EOF\n<< EOF", True),
+        (">> Q\n<< EOF", True),
+        (NEGOTIATED + ">> EOF\n<< EOF", True),
+        (NEGOTIATED + ">> Q\n<< EOF", True),
+        (NEGOTIATED + ">> D Cj␀mx␀\n>> Q\n<< EOF", True),
+        (NEGOTIATED + ">> K\n>> Q\n<< EOF", False),
+        (NEGOTIATED + ">> C x␀U\n<< c\n>> Q\n<< EOF", False),
+        (NEGOTIATED + ">> H x\n<< EOF", False),
+        (NEGOTIATED + NEGOTIATED.replace("<< O *", "<< EOF"), False),
+        (">> C x␀U\n<< EOF", False),
+        (">> O 1 f 3f\n<< EOF", False),
+    ],
+)
+def test_probe_is_what_has_nothing_but_the_negotiation(script: str, is_probe: bool) -> None:
+    service = Counting()
+    playbook = Playbook(filter_of({"eom": returns(None)}), service=service).play(script)
+    assert service.probes == is_probe
+    assert playbook.calls == []
+
+
+@pytest.mark.parametrize("data", [b"\0", b"\0\0\0\x0d", b"GET / HTTP/1.0\r\n\r\n"])
+def test_nonsense_is_no_probe(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    service = Counting()
+    playbook = Playbook(everything(), service=service).receive(data)
+    if not playbook.ended:
+        playbook.receive(b"")
+    assert service.probes == 0
+    assert len(caplog.records) == 1
+
+
+def test_silence_is_no_probe() -> None:
+    service = Counting()
+    assert Playbook(everything(), service=service).time_out().ended
+    assert service.probes == 0
+
+
+def test_session_without_any_callback_is_no_probe() -> None:
+    service = Counting()
+    milter = filter_of({"abort": returns(None)}, keep=())
+    playbook = Playbook(milter, service=service)
+    playbook.play(">> O 6 0 7f\n<< O *\n>> T\n<< c\n>> EOF\n<< EOF")
+    assert service.probes == 0
+    assert playbook.calls == [("abort",)]
 
 
 def test_macro_stage_of_every_callback_is_known() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pmilter import Milter, Status
 from pmilter.conversation import Conversation
-from pmilter.effects import Call, Receive, Send, Service
+from pmilter.effects import Call, Receive, Service
 from pmilter.program import Program
 from tests.support.notation import parse
 from tests.support.playbook import filter_of, returns
@@ -23,19 +23,17 @@ def test_effects_of_one_command() -> None:
     assert isinstance(receive, Receive)
     assert receive.timeout == 60.0
 
-    sent = talk.send(parse("O 6 1ff 77f"))
-    assert isinstance(sent, Send)
-    assert sent.data == parse("O 6 0 37d")
+    answer = talk.send(parse("O 6 1ff 77f"))
+    assert isinstance(answer, Receive)
+    assert answer.answer == parse("O 6 0 37d")
 
-    assert isinstance(talk.send(None), Receive)
     call = talk.send(parse("H x␀"))
     assert isinstance(call, Call)
     assert (call.function, call.stage, call.arguments[1:]) == (function, "helo", ("x",))
 
     answer = talk.send(call.function(*call.arguments))
-    assert isinstance(answer, Send)
-    assert answer.data == parse("r")
-    assert isinstance(talk.send(None), Receive)
+    assert isinstance(answer, Receive)
+    assert answer.answer == parse("r")
 
 
 def test_end_of_file_ends_the_conversation_by_returning() -> None:
@@ -56,7 +54,6 @@ def test_conversation_that_is_dropped_runs_nothing_more() -> None:
     talk = conversation(milter)
     next(talk)
     talk.send(parse("O 6 1ff 77f"))
-    talk.send(None)
     call = talk.send(parse("C x␀U"))
     assert call.stage == "connect"
     talk.close()

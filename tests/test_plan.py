@@ -73,24 +73,41 @@ def test_eom_and_eoh_are_set_together(alone: MacroStage) -> None:
     assert complete_symlists({MacroStage.DATA: b"i"}) == {MacroStage.DATA: b"i"}
 
 
-ALLOWED = [Status.TEMPFAIL, Status.REJECT, Status.ACCEPT, Status.CONTINUE]
+ALLOWED: list[Any] = [
+    Status.TEMPFAIL,
+    Status.REJECT,
+    Status.ACCEPT,
+    Status.CONTINUE,
+    "shutdown",
+]
 
 
 @pytest.mark.parametrize("status", ALLOWED)
-def test_one_fallback_is_for_all_stages(status: Status) -> None:
+def test_one_fallback_is_for_all_stages(status: Any) -> None:
     assert make_fallback(status) == dict.fromkeys(STAGES, status)
 
 
 def test_stage_left_out_of_a_mapping_falls_back_to_tempfail() -> None:
-    fallback = make_fallback({"eom": Status.ACCEPT})
-    assert fallback == {**dict.fromkeys(STAGES, Status.TEMPFAIL), "eom": Status.ACCEPT}
+    fallback = make_fallback({"eom": Status.ACCEPT, "envrcpt": "shutdown"})
+    assert fallback == {
+        **dict.fromkeys(STAGES, Status.TEMPFAIL),
+        "eom": Status.ACCEPT,
+        "envrcpt": "shutdown",
+    }
 
 
-@pytest.mark.parametrize("status", [s for s in Status if s not in ALLOWED])
-def test_other_statuses_are_no_fallback(status: Status) -> None:
-    for fallback in (status, {"eom": status}):
-        with pytest.raises(ConfigError, match="must be one of ACCEPT, CONTINUE, REJECT, TEMPFAIL"):
+@pytest.mark.parametrize("choice", [*[s for s in Status if s not in ALLOWED], "reject", ""])
+def test_other_statuses_and_texts_are_no_fallback(choice: Any) -> None:
+    allowed = "must be one of ACCEPT, CONTINUE, REJECT, TEMPFAIL or 'shutdown'"
+    for fallback in (choice, {"eom": choice}):
+        with pytest.raises(ConfigError, match=allowed):
             make_fallback(fallback)
+
+
+@pytest.mark.parametrize("fallback", [None, 104, ["shutdown"], {"eom": 104}, {"eom": None}])
+def test_fallback_of_another_type_is_none(fallback: Any) -> None:
+    with pytest.raises(TypeError, match="fallback"):
+        make_fallback(fallback)
 
 
 def test_fallback_for_an_unknown_stage_is_refused() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,6 +84,32 @@ def test_rights_that_were_only_laid_aside_are_given_up_too() -> None:
         except OSError:
             return  # saying so is as good
         regain()
+
+    in_child(child)
+
+
+PR_SET_SECUREBITS, NO_SETUID_FIXUP = 28, 4
+
+
+def capabilities() -> dict[str, int]:
+    lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    sets = {line[0]: int(line[1], 16) for line in lines if line and line[0].startswith("Cap")}
+    del sets["CapBnd:"]
+    return sets
+
+
+@as_root
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+@pytest.mark.parametrize("securebits", [0, NO_SETUID_FIXUP])
+def test_no_capability_is_left_even_where_the_kernel_was_told_to_leave_them(
+    securebits: int,
+) -> None:
+    def child() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.prctl(PR_SET_SECUREBITS, securebits, 0, 0, 0) == 0
+        assert capabilities()["CapPrm:"]
+        drop_privileges("nobody")
+        assert set(capabilities().values()) == {0}
 
     in_child(child)
 

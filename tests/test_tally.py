@@ -131,6 +131,7 @@ def test_the_rest_of_a_message_over_the_limit_has_the_same_answer() -> None:
         (Status.ACCEPT, "a"),
         (Status.CONTINUE, "c"),
         ({"header": Status.REJECT}, "r"),
+        ("shutdown", "y 421 4.7.0 Service not available, closing transmission channel␀"),
         ({"eom": Status.REJECT}, "t"),
     ],
 )

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pmilter._version import (
         __version__ as __version__,
     )
+    from pmilter.acceleration import (
+        accelerated as accelerated,
+    )
     from pmilter.address import (
         Address as Address,
     )
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     )
     from pmilter.context import (
         Context as Context,
+    )
+    from pmilter.dispatchers.accepting import (
+        Stopped as Stopped,
     )
     from pmilter.dispatchers.aio import (
         asyncio_dispatcher as asyncio_dispatcher,
@@ -39,9 +45,6 @@ if TYPE_CHECKING:
     )
     from pmilter.dispatchers.sequential import (
         sequential_dispatcher as sequential_dispatcher,
-    )
-    from pmilter.dispatchers.serving import (
-        Stopped as Stopped,
     )
     from pmilter.errors import (
         ConfigError as ConfigError,
@@ -107,18 +110,19 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "pmilter._version": ("__version__",),
+    "pmilter.acceleration": ("accelerated",),
     "pmilter.address": (
         "Address",
         "parse_address",
     ),
     "pmilter.context": ("Context",),
+    "pmilter.dispatchers.accepting": ("Stopped",),
     "pmilter.dispatchers.aio": ("asyncio_dispatcher",),
     "pmilter.dispatchers.ithread": ("ithread_dispatcher",),
     "pmilter.dispatchers.postfork": ("postfork_dispatcher",),
     "pmilter.dispatchers.prefork": ("prefork_dispatcher",),
     "pmilter.dispatchers.selector": ("selector_dispatcher",),
     "pmilter.dispatchers.sequential": ("sequential_dispatcher",),
-    "pmilter.dispatchers.serving": ("Stopped",),
     "pmilter.errors": (
         "ConfigError",
         "ConnectionClosed",

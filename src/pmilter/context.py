@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pmilter import arguments
 from pmilter.errors import ConfigError, LocalProtocolError
 from pmilter.facts import client_address
+from pmilter.logs import ids_text
 from pmilter.plan import format_symlist, macros_stage
 from pmilter.protocol.constants import Action, MacroStage, Step
 from pmilter.protocol.messages import (
@@ -28,7 +29,7 @@ from pmilter.protocol.messages import (
 )
 from pmilter.protocol.rules import NAMED
 from pmilter.reply import Reply
-from pmilter.text import decode, printable
+from pmilter.text import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, MutableMapping
@@ -79,11 +80,7 @@ class ConnectionLog(logging.LoggerAdapter[logging.Logger]):
             "queue_id": queue_id,
             **(kwargs.get("extra") or {}),
         }
-        # The line becomes a format, and a macro may hold anything.
-        ids = context.connection_id
-        if queue_id:
-            ids = f"{ids} {printable(queue_id)}".replace("%", "\\x25")
-        return f"[{ids}] {msg}", kwargs
+        return f"{ids_text(context.connection_id, queue_id)} {msg}", kwargs
 
 
 class Context:

@@ -14,6 +14,7 @@ from pmilter.context import Context
 from pmilter.effects import Call, CallTimedOut, Effect, Receive, Send, Service
 from pmilter.errors import ConnectionClosed, MilterError, MilterTimeout
 from pmilter.facts import Facts
+from pmilter.logs import spot
 from pmilter.program import VERDICTS, Program, Stage
 from pmilter.protocol.constants import (
     ACTIONS,
@@ -59,6 +60,8 @@ class Conversation:
         peer: The MTA's end of the connection, for the log.
         write: Sends bytes to the MTA at once, from any thread; without it `Context.progress` raises.
         service: Tells when the service is stopping.
+        perform: Calls callbacks and returns what they return, as `effects.call_at_once`, for a dispatcher that lets them take as
+            long as they will: then no `Call` is yielded, which saves leaving the generator.
         clock: Seconds, as `time.monotonic`.
     """
 
@@ -71,7 +74,10 @@ class Conversation:
         "_finished",
         "_frame_deadline",
         "_frame_number",
+        "_negotiated",
         "_peer",
+        "_perform",
+        "_probing",
         "_program",
         "_requests",
         "_sees_refused",
@@ -89,12 +95,14 @@ class Conversation:
         *,
         write: Callable[[bytes], object] | None = None,
         service: Service | None = None,
+        perform: Callable[[Call], Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._program = program
         self._peer = peer
         self._write = write
         self._service = service or Service()
+        self._perform = perform
         self._clock = clock
         limits = program.plan.limits
         self._session = FilterSession(frame_limit=limits.frame, macro_limit=limits.macros)
@@ -102,17 +110,30 @@ class Conversation:
         self._frame_number = 0
         self._frame_deadline = 0.0
         self._finished = False
+        self._probing = True
         self._sees_refused = False
         self._begin_connection()
 
     def _begin_connection(self) -> None:
         """Start an SMTP session: nothing of an earlier one on the same socket is left."""
-        self._called = False
+        self._called = self._negotiated = False
         self._facts = Facts()
         self._requests = Requests(self._call, self._write)
         self._context = Context(self._session, self._facts, self._requests)
         self._tally = Tally(self._facts, self._program.plan.limits)
         self._verdicts = Verdicts(self._session, self._facts)
+
+    # --- for the log, see `logs.Spot`
+
+    @property
+    def connection_id(self) -> str:
+        """The connection's name in the log."""
+        return self._context.connection_id
+
+    @property
+    def queue_id(self) -> str | None:
+        """The message's name in the log, where the MTA has told it."""
+        return self._context.queue_id
 
     # --- the loop
 
@@ -123,18 +144,24 @@ class Conversation:
         every header of every mail; `_unusual` is the same with everything that can be different.
         """
         session, stages, service = self._session, self._program.stages, self._service
-        advance, go_on, reader = session.advance, session.go_on, session.reader
-        call, send = self._call, Send()
+        step, go_on, take, reader = session.step, session.go_on, session.take, session.reader
+        feed, frames, next_frame = reader.feed, reader.frames, reader.frames.popleft
+        perform, call, here = self._perform, self._call, spot()
         timeout = self._program.plan.timeout
         receive = Receive(self._program.plan.limits.negotiation)
         try:
             while data := (yield receive):
-                reader.feed(data)
-                while code := advance():
+                here.conversation = self
+                feed(data)
+                while frames:
+                    code, payload = next_frame()
+                    move = step(code, payload)
+                    if not move:
+                        continue  # macros
                     stage = stages.get(code)
                     if (
                         stage is None
-                        or session.move is not _NEXT
+                        or move is not _NEXT
                         or self._verdicts.special
                         or service.stopping
                     ):
@@ -142,19 +169,19 @@ class Conversation:
                         if self._finished:
                             break
                         if session.unsent > _FLUSH_SIZE:
-                            yield Send(session.take())
+                            yield Send(take())
                         continue
-                    if stage.note is not None and not stage.note(self._tally, session.payload):
+                    if stage.note is not None and not stage.note(self._tally, payload):
                         self._answer_over_limit(stage)
                         continue
                     if stage.function is not None:
                         call.function = stage.function
-                        call.arguments = stage.arguments(self._context, session.payload)
+                        call.arguments = stage.arguments(self._context, payload)
                         call.stage = stage.name
                         call.timeout = stage.timeout
                         self._called = True
                         try:
-                            outcome = yield call
+                            outcome = (yield call) if perform is None else perform(call)
                         except BaseException as error:  # noqa: BLE001  # whatever a filter raises, the MTA gets its answer
                             outcome = self._failed(stage, error)
                         if (
@@ -165,30 +192,33 @@ class Conversation:
                                 stage, self._verdict(stage, outcome), self._context
                             )
                         if session.unsent > _FLUSH_SIZE:
-                            yield Send(session.take())
+                            yield Send(take())
                     go_on()
                     if code == _RCPT:
                         self._note_recipient()
-                    if reader.taken == reader.size:
-                        break  # as the next call of advance would find
-                if out := session.take():
-                    send.data = out
-                    yield send
                 if self._finished:
+                    if out := take():
+                        yield Send(out)
                     break
-                receive.timeout = (
-                    self._frame_patience(reader.partial) if reader.partial else timeout
-                )
+                receive.timeout = self._frame_patience() if reader.partial else timeout
+                receive.answer = take()
+                here.conversation = None  # what is logged from here on may be another's
             else:
                 self._check_end_of_file()
         except (MilterError, OSError) as error:
             yield from self._send_last()
             self._log_end(error)
         except Exception:
+            self._probing = False
             logger.exception(
                 "%s: closing in state %s: error in pmilter itself", self._peer, session.state.name
             )
+        here.conversation = self
+        if self._is_probe():
+            service.note_probe()
+            logger.debug("%s: a probe: nothing came but the negotiation, if that", self._peer)
         yield from self._end_session()
+        here.conversation = None
 
     def _unusual(self, code: int, stage: Stage | None) -> Talk:
         """Answer a command that is not just the next step of an ordinary message."""
@@ -229,15 +259,18 @@ class Conversation:
         if self._tally.first_excess():  # a sender must not fill the log either
             message = "a limit is passed at %s, answering %s"
             self._context.log.warning(message, stage.name, stage.fallback.name)
-        self._verdicts.settle(stage, VERDICTS[stage.fallback], self._context)
+        self._verdicts.settle(stage, stage.fallback.message, self._context)
 
     def _check_end_of_file(self) -> None:
         if self._session.mid_frame:
             raise ConnectionClosed("closed by the MTA in the middle of a frame", clean=False)
 
-    def _frame_patience(self, number: int) -> float:
-        """Return how long to wait for more of a frame that has begun: it has a time for its whole rest."""
-        limit = self._program.plan.limits.frame_time
+    def _frame_patience(self) -> float:
+        """Return how long to wait for more of a frame that has begun: it has a time for its whole rest. Raise where there is none."""
+        reader = self._session.reader
+        if reader.fault is not None:
+            raise reader.fault
+        number, limit = reader.partial, self._program.plan.limits.frame_time
         now = self._clock()
         if self._frame_number != number:
             self._frame_number = number
@@ -266,12 +299,12 @@ class Conversation:
         call.stage = stage.name
         call.timeout = stage.timeout
         try:
-            outcome: object = yield call
+            outcome: object = (yield call) if self._perform is None else self._perform(call)
         except BaseException as error:  # noqa: BLE001  # whatever a filter raises, the MTA gets its answer
             return self._failed(stage, error)
         return outcome
 
-    def _failed(self, stage: Stage, error: BaseException) -> Status:
+    def _failed(self, stage: Stage, error: BaseException) -> Status | Reply:
         """Log what a callback raised, and return the fallback."""
         if isinstance(error, GeneratorExit):
             raise error
@@ -282,11 +315,12 @@ class Conversation:
             self._requests.drop_changes()
             message = "the %s callback failed, answering %s"
             self._context.log.error(message, stage.name, stage.fallback.name, exc_info=error)
-        return stage.fallback
+        return stage.fallback.outcome
 
     def _detach(self, error: CallTimedOut, consequence: str) -> None:
         """Go on without a callback that is late: nothing that it still does counts, and no other runs beside it."""
-        self._context.log.error("%s, %s; it is at\n%s", error, consequence, error.stack)
+        told = {"stack": error.stack}
+        self._context.log.error("%s, %s; it is at\n%s", error, consequence, error.stack, extra=told)
         self._requests.end_eom()
         self._requests = Requests(self._call, self._write)
         self._context = self._context.detach(self._requests)
@@ -306,7 +340,7 @@ class Conversation:
             message = "the %s callback returned %r, answering %s; it may return None, a Reply, or Status.%s"
             self._context.log.error(message, stage.name, outcome, stage.fallback.name, legal)
             self._requests.drop_changes()
-            return VERDICTS[stage.fallback]
+            return stage.fallback.message
         if reply is not None and outcome in {Status.REJECT, Status.TEMPFAIL}:
             return reply.encode()
         return VERDICTS[outcome]
@@ -347,6 +381,7 @@ class Conversation:
         elif code == Command.QUIT:
             self._finished = True
         else:
+            self._probing = False
             yield from self._end_session()
             self._session.end_session()
             self._begin_connection()
@@ -364,9 +399,11 @@ class Conversation:
         """Return the filter's own answer to an offer; where it fails, the library's, and a verdict kept for what follows."""
         self._requests.negotiating = True
         self._prepare_call("negotiate", function, offer.replace(), choice.replace())
-        fallback = self._program.plan.fallback["negotiate"]
+        self._called, self._negotiated = False, True
+        fallback = self._program.negotiate_fallback
         try:
-            return self._own_answer((yield self._call), offer, choice)
+            outcome = (yield self._call) if self._perform is None else self._perform(self._call)
+            return self._own_answer(outcome, offer, choice)
         except GeneratorExit:
             raise
         except CallTimedOut as error:
@@ -377,7 +414,7 @@ class Conversation:
         finally:
             self._requests.negotiating = False
             self._requests.take_reply()
-        self._verdicts.hold_first(VERDICTS[fallback])
+        self._verdicts.hold_first(fallback.message)
         return choice
 
     def _own_answer(self, outcome: object, offer: Options, choice: Options) -> Options:
@@ -441,8 +478,14 @@ class Conversation:
         if self._facts.recipients is not None:
             yield from self._ask_unanswered("abort", self._program.abort)
         self._facts.end_message()
-        if self._called:
+        if self._called or self._negotiated:
             yield from self._ask_unanswered("close", self._program.close)
+
+    def _is_probe(self) -> bool:
+        """Return whether nothing has come for the filter, as on the connections of health probes."""
+        facts = self._facts
+        known = (facts.connect, facts.helo, facts.sender, facts.recipients)
+        return self._probing and not self._called and known == (None, None, None, None)
 
     def _prepare_call(self, stage: str, function: Callable[..., Any], *arguments: object) -> None:
         self._called = True
@@ -461,7 +504,7 @@ class Conversation:
             return
         self._prepare_call(stage, function)
         try:
-            yield self._call
+            (yield self._call) if self._perform is None else self._perform(self._call)
         except GeneratorExit:
             raise
         except CallTimedOut as error:
@@ -474,6 +517,9 @@ class Conversation:
         """Say in one line who was cut off, where, and why."""
         state = self._session.state.name
         expected = isinstance(error, OSError) and not isinstance(error, MilterTimeout)
+        if expected and not self._session.mid_frame and self._is_probe():
+            return
+        self._probing = False
         level = (
             logging.INFO
             if expected or isinstance(error, (ConnectionClosed, MilterTimeout))

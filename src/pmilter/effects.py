@@ -12,16 +12,18 @@ if TYPE_CHECKING:
 
 
 class Receive:
-    """Wait for bytes from the MTA. Resume with them, ``b""`` at end of file.
+    """Send what there is to send, then wait for bytes from the MTA. Resume with them, ``b""`` at end of file.
 
     Attributes:
         timeout: Seconds to wait, or None. When they are over, throw `MilterTimeout`.
+        answer: Bytes to send before, all of them; often there are none.
     """
 
-    __slots__ = ("timeout",)
+    __slots__ = ("answer", "timeout")
 
-    def __init__(self, timeout: float | None = None) -> None:
+    def __init__(self, timeout: float | None = None, answer: bytes = b"") -> None:
         self.timeout = timeout
+        self.answer = answer
 
 
 class Send:
@@ -125,6 +127,14 @@ def thrown(error: BaseException) -> BaseException:
     return wrapped
 
 
+def call_at_once(call: Call) -> Any:
+    """Call a callback and return what it returns; it may take as long as it will. What it raises passes as `thrown` has it."""
+    try:
+        return call.function(*call.arguments)
+    except GeneratorExit as error:
+        raise thrown(error) from None
+
+
 class Service:
     """What a conversation may know of the service that it belongs to.
 
@@ -138,3 +148,6 @@ class Service:
     def __init__(self) -> None:
         self.stopping = False
         self.refusing = False
+
+    def note_probe(self) -> None:
+        """Take note that a connection has ended which had nothing for the filter, as those of health probes. Thread-safe."""

@@ -8,11 +8,14 @@ from pmilter.errors import ConfigError
 from pmilter.protocol.frames import DEFAULT_LIMIT
 
 _ENDLESS: Final = float("inf")
-_MAY_BE_NONE: Final = frozenset({"command_time", "eom_time"})
+_SECONDS: Final = frozenset(
+    {"negotiation", "frame_time", "grace", "command_time", "eom_time", "progress_time"}
+)
+_MAY_BE_NONE: Final = frozenset({"connections_per_peer", "command_time", "eom_time"})
 
 
 class Limits:
-    """Bounds on one connection. Immutable; the defaults fit Postfix and Sendmail.
+    """Bounds on connections and what they carry. Immutable; the defaults fit Postfix and Sendmail.
 
     What a mail's content can reach (`arguments`, `recipients`, `headers`, `header_bytes`) is answered with the fallback, for
     that recipient or message; only `frame`, `macros` and the times close the connection.
@@ -25,6 +28,9 @@ class Limits:
         headers: Most header fields of one message.
         header_bytes: Most bytes of header of one message, names and values together.
         connections: Most connections that one process serves at a time, where `Milter.main` is given no number.
+        connections_per_peer: Most connections that one process serves at a time for one host, or on a UNIX socket for one user;
+            None for no such limit. An MTA opens a connection for each SMTP client, so only a number well above what it has at
+            its busiest makes sense.
         negotiation: Seconds for the MTA's first packet to arrive.
         frame_time: Seconds for the rest of a frame once it has begun, and for sending an answer.
         grace: Seconds that open messages get to finish after `Milter.stop`.
@@ -35,12 +41,14 @@ class Limits:
 
     Raises:
         ConfigError: A limit is not positive, or `frame` is too small.
+        TypeError: A limit is no number, or counts something and is no whole number.
     """
 
     __slots__ = (
         "arguments",
         "command_time",
         "connections",
+        "connections_per_peer",
         "eom_time",
         "frame",
         "frame_time",
@@ -63,6 +71,7 @@ class Limits:
         headers: int = 10_000,
         header_bytes: int = 1_048_576,
         connections: int = 10_000,
+        connections_per_peer: int | None = None,
         negotiation: float = 60.0,
         frame_time: float = 60.0,
         grace: float = 10.0,
@@ -78,6 +87,7 @@ class Limits:
             "headers": headers,
             "header_bytes": header_bytes,
             "connections": connections,
+            "connections_per_peer": connections_per_peer,
             "negotiation": negotiation,
             "frame_time": frame_time,
             "grace": grace,
@@ -86,15 +96,7 @@ class Limits:
             "progress_time": progress_time,
         }
         for name, value in values.items():
-            if value is None and name in _MAY_BE_NONE:
-                object.__setattr__(self, name, value)
-                continue
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not 0 < value < _ENDLESS
-            ):
-                raise ConfigError(f"limit {name} must be a number above 0, not {value!r}")
+            _check(name, value)
             object.__setattr__(self, name, value)
         if frame < 65535:
             raise ConfigError(
@@ -108,6 +110,7 @@ class Limits:
     headers: int
     header_bytes: int
     connections: int
+    connections_per_peer: int | None
     negotiation: float
     frame_time: float
     grace: float
@@ -119,6 +122,14 @@ class Limits:
     def for_sendmail(cls, **others: Any) -> Limits:
         """Return limits with callback times below Sendmail's defaults: 8 seconds a command, 280 at end of message."""
         return cls(**{"command_time": 8.0, "eom_time": 280.0, **others})
+
+    def replace(self, **changes: Any) -> Limits:
+        """Return limits that are the same but for some.
+
+        Raises:
+            ConfigError, TypeError: As the constructor.
+        """
+        return type(self)(**{**{name: getattr(self, name) for name in self.__slots__}, **changes})
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Limits cannot be changed; make a new one with {name}={value!r}")
@@ -133,3 +144,13 @@ class Limits:
 
     def __repr__(self) -> str:
         return f"Limits({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+
+
+def _check(name: str, value: object) -> None:
+    if value is None and name in _MAY_BE_NONE:
+        return
+    kind = "a number" if name in _SECONDS else "a whole number"
+    if isinstance(value, bool) or not isinstance(value, (int, float) if name in _SECONDS else int):
+        raise TypeError(f"limit {name} must be {kind}, not {value!r}")
+    if not 0 < value < _ENDLESS:
+        raise ConfigError(f"limit {name} must be {kind} above 0, not {value!r}")

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 
     from pmilter.address import Address
     from pmilter.context import Context
+    from pmilter.dispatchers.admission import Peers
     from pmilter.dispatchers.listening import ListeningSocket
     from pmilter.dispatchers.registry import Dispatcher
     from pmilter.dispatchers.serving import Serving
     from pmilter.facts import ClientAddress
+    from pmilter.plan import Fallback
     from pmilter.protocol.messages import Options
     from pmilter.reply import Reply
 
@@ -74,11 +76,13 @@ class Milter:
         steps: Extra abilities wanted where offered: `Step.HDR_LEADSPC`, `Step.RCPT_REJ`.
         keep: Stages of connect, helo, envfrom and envrcpt whose facts `Context` shall know even without a callback. No reply
             is asked for where the MTA can do without. All other stages without a callback are negotiated away.
-        fallback: Answer where a callback fails: TEMPFAIL, REJECT, ACCEPT or CONTINUE, for all stages or by stage.
+        fallback: Answer where a callback fails: TEMPFAIL, REJECT, ACCEPT, CONTINUE, or ``"shutdown"`` for the reply
+            ``421 4.7.0``, which ends the SMTP session too; for all stages or by stage.
         limits: Bounds on what a peer can make the filter hold or wait for.
 
     Raises:
         ConfigError: An unknown stage, bit or fallback.
+        TypeError: An argument of another type.
     """
 
     def __init__(
@@ -88,15 +92,18 @@ class Milter:
         actions: Action | int = Action(0),
         steps: Step | int = Step(0),
         keep: Iterable[str] = KEEPABLE,
-        fallback: Status | Mapping[str, Status] = Status.TEMPFAIL,
+        fallback: Fallback | Mapping[str, Fallback] = Status.TEMPFAIL,
         limits: Limits | None = None,
     ) -> None:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a text, not {name!r}")
         self.name = name or "milter"
         self._actions = _check_actions(actions)
         self._steps = _check_steps(steps)
         self._keep = _check_keep(keep)
-        self._fallback = make_fallback(fallback)
-        self._limits = limits or Limits()
+        self.set_fallback(fallback)
+        self.set_limits(limits if limits is not None else Limits())
+        self._peers: Peers | None = None
         self._timeout: float | None = DEFAULT_TIMEOUT
         self._callbacks: dict[str, Callback] = {}
         self._backlog = DEFAULT_BACKLOG
@@ -245,6 +252,27 @@ class Milter:
             self._timeout,
         )
 
+    # --- what it may cost, and what becomes of failures
+
+    def set_fallback(self, fallback: Fallback | Mapping[str, Fallback]) -> None:
+        """Set the answer where a callback fails, as the constructor's `fallback`.
+
+        Raises:
+            ConfigError: An unknown stage, or what cannot be a fallback.
+            TypeError: Neither a `Status`, a text nor a mapping.
+        """
+        self._fallback = make_fallback(fallback)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Set the bounds on connections, as the constructor's `limits`.
+
+        Raises:
+            TypeError: Not a `Limits`.
+        """
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits must be a Limits, not {limits!r}")
+        self._limits = limits
+
     # --- the socket
 
     def setconn(
@@ -261,6 +289,7 @@ class Milter:
             ConfigError: A bad address, mode or group.
             LocalProtocolError: There is a socket already.
             OSError: What the system says: address in use, no permission, no such directory.
+            TypeError: An argument of another type.
         """
         from pmilter.dispatchers.listening import (
             listen_on,  # sockets cost import time, filters' tests need none
@@ -276,6 +305,7 @@ class Milter:
         Raises:
             LocalProtocolError: There is a socket already.
             ConfigError: It does not listen.
+            TypeError: It is no socket.
         """
         from pmilter.dispatchers.listening import adopt  # as above
 
@@ -287,12 +317,33 @@ class Milter:
 
         Raises:
             LocalProtocolError: There is a socket already.
-            ConfigError: Not a number above 0.
+            ConfigError: Not above 0.
+            TypeError: Not a whole number.
         """
         self._check_unbound()
-        if isinstance(backlog, bool) or not isinstance(backlog, int) or backlog < 1:
+        if _whole("backlog", backlog) < 1:
             raise ConfigError(f"backlog must be a number above 0, not {backlog!r}")
         self._backlog = backlog
+
+    def allow_peers(self, *peers: str) -> None:
+        """Serve these peers only: all others are closed at once. May be called again to allow more.
+
+        Args:
+            *peers: For inet sockets networks or addresses, such as ``"192.0.2.0/24"`` or ``"::1"``. For UNIX sockets
+                ``"user:NAME"`` or ``"group:NAME"``, by name or number: who the connecting process runs as.
+
+        Raises:
+            ConfigError: Nothing of the kind, or there is no such user or group on this machine.
+            TypeError: Not a text.
+        """
+        from pmilter.dispatchers.admission import Peers  # few filters need it
+
+        self._peers = (self._peers or Peers()).allowing(*peers)
+
+    @property
+    def peers(self) -> Peers | None:
+        """The peers that alone are served, or None where all are."""
+        return self._peers
 
     def _check_unbound(self) -> None:
         self._stop_asked = False
@@ -369,10 +420,10 @@ class Milter:
         """Set how connections are served; see `pmilter.dispatchers`.
 
         Raises:
-            ConfigError: It is not callable.
+            TypeError: It is not callable.
         """
         if not callable(dispatcher):
-            raise ConfigError(
+            raise TypeError(
                 f"a dispatcher is a callable such as ithread_dispatcher(), not {dispatcher!r}"
             )
         self._dispatcher = dispatcher
@@ -390,8 +441,13 @@ class Milter:
 
         Raises:
             ConfigError: Not above 0.
+            TypeError: No number.
         """
-        if seconds is not None and (isinstance(seconds, bool) or not seconds > 0):
+        if seconds is not None and (
+            isinstance(seconds, bool) or not isinstance(seconds, (int, float))
+        ):
+            raise TypeError(f"timeout must be a number of seconds, or None, not {seconds!r}")
+        if seconds is not None and not seconds > 0:
             raise ConfigError(
                 f"timeout must be a number of seconds above 0, or None, not {seconds!r}"
             )
@@ -405,14 +461,16 @@ class Milter:
             max_requests: With prefork: connections that a process serves before it is replaced; 0 for 100.
 
         Raises:
-            ConfigError: No socket, no callbacks, or a dispatcher that cannot run them.
+            ConfigError: No socket, no callbacks, a dispatcher that cannot run them, peers that cannot use the socket, or a number
+                below 0.
+            TypeError: No whole number.
         """
         from pmilter.dispatchers.serving import serve  # as above
 
         if self._socket is None:
             raise ConfigError(f"{self.name} has no socket: call setconn before main")
         for argument, value in (("max_children", max_children), ("max_requests", max_requests)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if _whole(argument, value) < 0:
                 raise ConfigError(f"{argument} must be a number, 0 or above, not {value!r}")
         self._max_children, self._max_requests = max_children, max_requests
         try:
@@ -449,8 +507,19 @@ class Milter:
             serving.stop()
 
 
+def _whole(name: str, value: int) -> int:
+    """Return a number, where it is one.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    return value
+
+
 def _check_actions(actions: Action | int) -> Action:
-    if unknown := int(actions) & ~int(
+    if unknown := _whole("actions", actions) & ~int(
         ACTIONS[6]
     ):  # an IntFlag's complement knows only bits that have names
         raise ConfigError(f"unknown action bits {unknown:#x}")
@@ -459,7 +528,7 @@ def _check_actions(actions: Action | int) -> Action:
 
 def _check_steps(steps: Step | int) -> Step:
     allowed = Step.HDR_LEADSPC | Step.RCPT_REJ | Step.SKIP
-    if refused := int(steps) & ~int(allowed):
+    if refused := _whole("steps", steps) & ~int(allowed):
         raise ConfigError(
             f"steps may hold HDR_LEADSPC and RCPT_REJ; {Step(refused)!r} follows from callbacks, noreply and keep"
         )

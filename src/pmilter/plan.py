@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from pmilter.errors import ConfigError
 from pmilter.protocol.constants import Action, MacroStage, Status, Step
@@ -14,7 +15,7 @@ from pmilter.protocol.negotiation import Wish
 from pmilter.protocol.rules import NAMED, STAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from pmilter.limits import Limits
 
@@ -25,7 +26,10 @@ NEVER_QUIET: Final = frozenset({"negotiate", "eom", "abort", "close"})
 """Stages that cannot be registered with ``noreply``: they always, or never, have an answer."""
 
 FALLBACKS: Final = frozenset({Status.TEMPFAIL, Status.REJECT, Status.ACCEPT, Status.CONTINUE})
-"""What a fallback may be."""
+"""What a fallback may be, apart from ``"shutdown"``."""
+
+Fallback = Status | Literal["shutdown"]
+"""The answer where the filter has none; ``"shutdown"`` is the reply ``421 4.7.0``, after which the MTA ends the SMTP session."""
 
 MAX_SYMBOLS: Final = 50
 """Most macro names for one stage: Sendmail reads no more."""
@@ -48,7 +52,7 @@ class Plan(NamedTuple):
     actions: Action
     steps: Step
     keep: frozenset[str]
-    fallback: Mapping[str, Status]
+    fallback: Mapping[str, Fallback]
     limits: Limits
     timeout: float | None
     """Seconds of silence after which a connection is closed, or None."""
@@ -119,20 +123,31 @@ def complete_symlists(symlists: Mapping[MacroStage, bytes]) -> dict[MacroStage, 
     return complete
 
 
-def make_fallback(fallback: Status | Mapping[str, Status]) -> dict[str, Status]:
+def make_fallback(fallback: Fallback | Mapping[str, Fallback]) -> dict[str, Fallback]:
     """Return the fallback of every stage; a stage that a mapping leaves out has TEMPFAIL.
 
     Raises:
-        ConfigError: An unknown stage, or a status that cannot be a fallback.
+        ConfigError: An unknown stage, or what cannot be a fallback.
+        TypeError: Neither a `Status`, a text nor a mapping.
     """
-    given = dict.fromkeys(STAGES, fallback) if isinstance(fallback, Status) else dict(fallback)
-    for stage, status in given.items():
+    if isinstance(fallback, (Status, str)):
+        _check_fallback(fallback)
+        return dict.fromkeys(STAGES, fallback)
+    if not isinstance(fallback, Mapping):
+        raise TypeError(f"fallback must be a Status, 'shutdown' or a mapping, not {fallback!r}")
+    for stage, choice in fallback.items():
         if stage not in STAGES:
             raise ConfigError(
                 f"fallback for unknown stage {stage!r}; the stages are {', '.join(STAGES)}",
-                source=stage,
+                source=str(stage),
             )
-        if status not in FALLBACKS:
-            allowed = ", ".join(sorted(s.name for s in FALLBACKS))
-            raise ConfigError(f"fallback {status!r} for stage {stage!r}: must be one of {allowed}")
-    return dict.fromkeys(STAGES, Status.TEMPFAIL) | given
+        _check_fallback(choice, f" for stage {stage!r}")
+    return {**dict.fromkeys(STAGES, Status.TEMPFAIL), **fallback}
+
+
+def _check_fallback(choice: object, where: str = "") -> None:
+    if not isinstance(choice, (Status, str)):
+        raise TypeError(f"fallback{where} must be a Status or 'shutdown', not {choice!r}")
+    if choice != "shutdown" and choice not in FALLBACKS:
+        allowed = ", ".join(sorted(status.name for status in FALLBACKS))
+        raise ConfigError(f"fallback {choice!r}{where}: must be one of {allowed} or 'shutdown'")

@@ -25,7 +25,8 @@ from pmilter.protocol.messages import (
     Tempfail,
 )
 from pmilter.protocol.negotiation import choose
-from pmilter.protocol.rules import RULES
+from pmilter.protocol.rules import RULES, Rule
+from pmilter.requests import SHUTDOWN
 from pmilter.tally import Tally
 from pmilter.text import decode
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pmilter.context import Context
-    from pmilter.plan import Plan
+    from pmilter.plan import Fallback, Plan
+    from pmilter.reply import Reply
 
 logger: Final = logging.getLogger("pmilter")
 
@@ -54,22 +56,65 @@ _MISSING: Final = Struct("=II")
 _CACHED_OFFERS: Final = 16
 
 
-class Stage(NamedTuple):
-    """One stage of a filter, ready to be called."""
+class Recourse(NamedTuple):
+    """A fallback, ready to be given."""
 
     name: str
-    command: Command
-    function: Callable[..., Any] | None
-    noreply: bool
-    arguments: Callable[[Context, bytes], tuple[Any, ...]]
-    """Makes the callback's arguments of the context and the command's payload; raises where that is malformed."""
-    note: Callable[[Tally, bytes], bool] | None
-    """Notes the command's facts and counts it; False where a limit is passed."""
-    legal: frozenset[Status]
-    """What the callback may return."""
-    fallback: Status
-    timeout: float | None
-    """Seconds that the callback has, or None."""
+    """For the log."""
+    outcome: Status | Reply
+    """What the callback could have returned to the same effect."""
+    message: Message
+    """What goes out."""
+
+
+def recourse(fallback: Fallback) -> Recourse:
+    """Return what a fallback means."""
+    if fallback == "shutdown":
+        return Recourse(f"{SHUTDOWN.code} {SHUTDOWN.xcode}", SHUTDOWN, SHUTDOWN.encode())
+    return Recourse(fallback.name, fallback, VERDICTS[fallback])
+
+
+class Stage:
+    """One stage of a filter, ready to be called.
+
+    Attributes:
+        name: Its name.
+        command: The command that it belongs to.
+        function: The callback, or None.
+        noreply: Whether the MTA need not wait for an answer.
+        arguments: Makes the callback's arguments of the context and the command's payload; raises where that is malformed.
+        note: Notes the command's facts and counts it; False where a limit is passed.
+        legal: What the callback may return.
+        fallback: What is answered where it fails.
+        timeout: Seconds that it has, or None.
+    """
+
+    __slots__ = (
+        "arguments",
+        "command",
+        "fallback",
+        "function",
+        "legal",
+        "name",
+        "noreply",
+        "note",
+        "timeout",
+    )
+
+    def __init__(self, plan: Plan, command: Command) -> None:
+        rule = RULES[command]
+        callback = plan.callbacks.get(rule.name)
+        limits = plan.limits
+        self.name = rule.name
+        self.command = command
+        self.function: Callable[..., Any] | None = callback.function if callback else None
+        self.noreply = callback is not None and callback.noreply
+        self.arguments: Callable[[Context, bytes], tuple[Any, ...]] = ARGUMENTS[command]
+        self.note: Callable[[Tally, bytes], bool] | None = _NOTES.get(command)
+        self.legal = _legal(rule, noreply=self.noreply)
+        self.fallback = recourse(plan.fallback[rule.name])
+        eom = command is Command.BODYEOB
+        self.timeout = limits.eom_time if eom else limits.command_time
 
 
 class Program:
@@ -85,6 +130,7 @@ class Program:
         abort: Callback, or None.
         close: Callback, or None.
         negotiate: Callback, or None.
+        negotiate_fallback: Kept for the first command where that callback fails.
     """
 
     __slots__ = (
@@ -95,6 +141,7 @@ class Program:
         "close",
         "eom",
         "negotiate",
+        "negotiate_fallback",
         "plan",
         "stages",
     )
@@ -105,9 +152,10 @@ class Program:
         self._choices: dict[bytes, Options] = {}
         # Anonymous memory, so that forked children share it: each missing thing is said once, not once a child.
         self._said = mmap(-1, _MISSING.size)
-        self.stages = {int(command): _stage(plan, command) for command in ARGUMENTS}
+        self.stages = {int(command): Stage(plan, command) for command in ARGUMENTS}
         self.eom = self.stages.pop(Command.BODYEOB)
         self.negotiate = _function(plan, "negotiate")
+        self.negotiate_fallback = recourse(plan.fallback["negotiate"])
         self.abort = _function(plan, "abort")
         self.close = _function(plan, "close")
 
@@ -143,27 +191,14 @@ def _function(plan: Plan, stage: str) -> Callable[..., Any] | None:
     return callback.function if callback else None
 
 
-def _stage(plan: Plan, command: Command) -> Stage:
-    rule = RULES[command]
-    callback = plan.callbacks.get(rule.name)
-    noreply = callback is not None and callback.noreply
+def _legal(rule: Rule, *, noreply: bool) -> frozenset[Status]:
     legal = {status for status, message in VERDICTS.items() if message.code in rule.replies}
     legal.discard(Status.NOREPLY)
     if noreply:
         legal.add(Status.NOREPLY)
     if Answer.SKIP in rule.replies:
         legal.add(Status.SKIP)
-    return Stage(
-        rule.name,
-        command,
-        callback.function if callback else None,
-        noreply,
-        ARGUMENTS[command],
-        _NOTES.get(command),
-        frozenset(legal),
-        plan.fallback[rule.name],
-        plan.limits.eom_time if command is Command.BODYEOB else plan.limits.command_time,
-    )
+    return frozenset(legal)
 
 
 def _context_only(context: Context, payload: bytes) -> tuple[Any, ...]:
@@ -182,8 +217,11 @@ def _text(context: Context, payload: bytes) -> tuple[Any, ...]:
 
 
 def _envelope(context: Context, payload: bytes) -> tuple[Any, ...]:
-    message = Mail.decode(payload)
-    return (context, decode(message.address), *map(decode, message.args))
+    # Decoding does not see over a NUL, so one pass over all texts gives the same as one for each.
+    texts = payload.decode("utf-8", "surrogateescape").split("\0")
+    if texts.pop() or not texts:
+        Mail.decode(payload)  # raises with the reason
+    return (context, *texts)
 
 
 def _header(context: Context, payload: bytes) -> tuple[Any, ...]:

@@ -133,7 +133,7 @@ class Verdicts:
     def answer_unasked(self, stage: Stage, move: Move, context: Context) -> None:
         """Answer a command that is not shown to the filter."""
         if self._held is None and self._late is not None and move is not Move.REPEAT:
-            self.settle(stage, VERDICTS[stage.fallback], context)
+            self.settle(stage, stage.fallback.message, context)
         if not self._session.due:
             return
         if move is Move.REPEAT:

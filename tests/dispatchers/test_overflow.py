@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import pmilter
 from pmilter import Limits, Milter
-from pmilter.dispatchers.overflow import REFUSALS, room
-from pmilter.dispatchers.serving import REFUSAL_TIME
+from pmilter.dispatchers.handling import REFUSAL_TIME
+from pmilter.dispatchers.overflow import REFUSALS, Place, Places, check_overflow
 from tests.support.playbook import filter_of, returns
 from tests.support.processes import DEADLINE
 from tests.support.service import CONCURRENT, Service, serving
@@ -156,9 +159,93 @@ def test_max_children_is_told_to_who_asks() -> None:
     assert asked == [(7, 9), (0, 0)]
 
 
-def test_refused_ones_are_few() -> None:
-    assert room(10, "refuse") == 10 + REFUSALS
-    assert room(10, "wait") == 10
+@pytest.fixture
+def conn() -> Iterator[socket.socket]:
+    """A connection, all of which are this process's user's."""
+    one, two = socket.socketpair()
+    with one, two:
+        yield one
+
+
+def test_with_refuse_places_are_full_when_enough_are_being_refused(conn: socket.socket) -> None:
+    places = Places(2, "refuse")
+    taken = [place for _ in range(2 + REFUSALS) if (place := places.take(conn))]
+    assert [place.served for place in taken] == [True] * 2 + [False] * REFUSALS
+    assert places.full
+    assert places.most == len(taken)
+    places.give(taken[-1])
+    assert not places.full
+
+
+def test_with_wait_places_are_full_when_all_are_served(conn: socket.socket) -> None:
+    places = Places(1, "wait")
+    place = places.take(conn)
+    assert place is not None
+    assert places.full
+    places.give(place)
+    assert not places.full
+
+
+@pytest.mark.parametrize("overflow", ["refuse", "wait"])
+def test_peer_over_its_limit_is_refused_and_then_cut_off_while_there_is_room_for_others(
+    conn: socket.socket, overflow: Any
+) -> None:
+    places = Places(5, overflow, 2)
+    first = places.take(conn)
+    assert first == Place(served=True, peer=f"uid {os.getuid()}")
+    places.take(conn)
+    refused = [places.take(conn) for _ in range(REFUSALS)]
+    assert refused == [Place(served=False, peer=None)] * REFUSALS
+    assert places.take(conn) is None
+    assert not places.full
+    places.give(first)
+    assert places.take(conn) == first
+
+
+def test_refusals_are_said_and_do_not_fill_the_log(
+    conn: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    places = Places(5, "refuse", 1)
+    for _ in range(10):
+        places.take(conn)
+    (message,) = caplog.messages
+    assert f"uid {os.getuid()} has 1 connections already" in message
+
+
+@pytest.mark.parametrize("overflow", [None, 5, ["wait"]])
+def test_overflow_of_another_type(overflow: Any) -> None:
+    with pytest.raises(TypeError, match="overflow"):
+        check_overflow(overflow)
+
+
+@pytest.mark.parametrize("overflow", ["refuse", "wait"])
+@pytest.mark.parametrize("name", LIMITED)
+def test_peer_over_its_limit_is_told_to_try_again_later_and_others_are_served(
+    name: str, overflow: str, tmp_path: Path
+) -> None:
+    milter = filter_of({"helo": returns(None)}, limits=Limits(grace=0.5, connections_per_peer=2))
+    how = dispatcher(name, overflow)
+    greet = ">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< c"
+    with serving(milter, tmp_path, how, desc="inet:0@0.0.0.0") as service, ExitStack() as stack:
+        own = [stack.enter_context(service.connect("127.0.0.2")) for _ in range(2)]
+        for wire in own:
+            wire.play(greet)
+        service.connect("127.0.0.2").play(REFUSED.format(steps=CONNECT_ONLY)).close()
+        stack.enter_context(service.connect("127.0.0.3")).play(greet)
+        own[0].play(">> Q\n<< EOF")
+        until_served(service, "127.0.0.2", greet)
+        assert len(service.await_log("127.0.0.2 has 2 connections already")) == 1
+
+
+def until_served(service: Service, source: str, greet: str) -> None:
+    """Connect until there is a place again: a process that ends gives its place back a little after its connection ends."""
+    for _ in range(200):
+        with service.connect(source) as wire:
+            wire.play(">> O 6 1ff 77f\n<< O *\n>> C x␀U")
+            if wire.answer() == "c":
+                return
+            assert wire.is_unanswered(0.01)
+    raise AssertionError("the place is not given again")
 
 
 @pytest.mark.parametrize("name", LIMITED)

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
-from pmilter.dispatchers.parent import Parent
+from typing import TYPE_CHECKING
+
+from pmilter.dispatchers.parent import NO_PARENT, Parent
 from pmilter.dispatchers.pipes import Pipe, await_readable, line
 from pmilter.dispatchers.scoreboard import Census, Scoreboard, State
 from pmilter.effects import Call
+
+if TYPE_CHECKING:
+    from pmilter.effects import Talk
 
 
 def test_child_tells_in_its_row_and_wakes_its_parent() -> None:
@@ -32,13 +37,12 @@ def test_child_without_a_line_reports_all_the_same() -> None:
     stop.close()
 
 
-def test_stop_is_for_the_whole_service() -> None:
-    row = Scoreboard(1).take()
-    assert row is not None
-    stop = Pipe()
-    Parent(stop, row, None).ask_to_stop()
-    assert await_readable((stop.reader,), 0)
-    stop.close()
+def test_process_without_a_parent_tells_nobody_and_stops_by_itself() -> None:
+    NO_PARENT.report(State.READY)
+    NO_PARENT.promise(12.5)
+    talk: Talk = (effect for effect in [Call()])
+    assert NO_PARENT.oversee(talk) is talk
+    assert (NO_PARENT.stop, NO_PARENT.line) == (None, None)
 
 
 def test_conversation_shows_life() -> None:

@@ -171,5 +171,5 @@ def test_status_line_tells_of_children(tmp_path: Path) -> None:
         until(lambda: len(children_of(service.pid)) == 1, service.log)
         service.signal(signal.SIGUSR1)
         assert service.await_log("status") == [
-            "WARNING status: 1 connections, 1 children, 2 requests"
+            "WARNING status: 1 connections, 1 children, 2 requests, 0 probes, 0 denied"
         ]

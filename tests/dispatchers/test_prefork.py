@@ -14,6 +14,7 @@ import pytest
 
 from pmilter import ConfigError, Context, Limits, Milter, Status
 from pmilter.dispatchers import (
+    asyncio_dispatcher,
     ithread_dispatcher,
     prefork_dispatcher,
     selector_dispatcher,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.support.service import Service
+
+named = partial(pytest.mark.parametrize, "worker", ids=lambda worker: worker.__name__)
+many_at_a_time = named([ithread_dispatcher, asyncio_dispatcher, selector_dispatcher])
 
 OPEN = ">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n"
 HELO = ">> H x␀\n<< c\n"
@@ -247,11 +251,7 @@ def test_connections_that_no_child_is_free_for_wait(trace: Trace, tmp_path: Path
         two.play("<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< c\n" + QUIT)
 
 
-@pytest.mark.parametrize(
-    "worker",
-    [sequential_dispatcher, ithread_dispatcher, selector_dispatcher],
-    ids=lambda w: w.__name__,
-)
+@named([sequential_dispatcher, ithread_dispatcher, asyncio_dispatcher, selector_dispatcher])
 def test_any_dispatcher_may_work_in_the_children(
     worker: Callable[[], Any], trace: Trace, tmp_path: Path
 ) -> None:
@@ -276,12 +276,11 @@ def test_max_children_is_no_limit_on_the_connections_of_a_worker(
             wire.close()
 
 
-def test_worker_on_threads_that_has_had_its_share_finishes_what_it_has(
-    trace: Trace, tmp_path: Path
+@many_at_a_time
+def test_worker_that_has_had_its_share_finishes_what_it_has(
+    worker: Callable[[], Any], trace: Trace, tmp_path: Path
 ) -> None:
-    dispatcher = prefork_dispatcher(
-        max_children=1, max_requests_per_child=2, worker=ithread_dispatcher()
-    )
+    dispatcher = prefork_dispatcher(max_children=1, max_requests_per_child=2, worker=worker())
     milter = telling(trace, limits=Limits(grace=0.1))
     with serving(milter, tmp_path, dispatcher) as service:
         old = [service.connect(), service.connect()]
@@ -295,6 +294,47 @@ def test_worker_on_threads_that_has_had_its_share_finishes_what_it_has(
             wire.play(MESSAGE + MESSAGE + QUIT)
             wire.close()
         until(lambda: int(first) not in pids(service), service.log)
+
+
+@many_at_a_time
+def test_stop_is_heeded_while_a_worker_finishes_what_it_has(
+    worker: Callable[[], Any], trace: Trace, tmp_path: Path
+) -> None:
+    dispatcher = prefork_dispatcher(max_children=1, max_requests_per_child=2, worker=worker())
+    milter = telling(trace, limits=Limits(grace=0.5))
+    with (
+        serving(milter, tmp_path, dispatcher) as service,
+        service.connect() as idle,
+        service.connect() as busy,
+    ):
+        for wire in (idle, busy):
+            wire.play(SESSION)
+        assert idle.is_silent(0.2)
+        busy.play(">> M <a@x>␀\n<< c\n>> R <b@x>␀\n<< c")
+        began = time.monotonic()
+        service.signal()
+        idle.until_goodbye("H x␀")
+        busy.play(">> E\n<< c\n")
+        assert busy.is_silent(0.1)
+        until_cut(busy)
+        assert time.monotonic() - began > 0.4  # the grace period
+        assert service.wait(2) == 0
+
+
+@named([sequential_dispatcher, ithread_dispatcher, asyncio_dispatcher, selector_dispatcher])
+def test_connection_does_not_wait_for_a_child_that_stands_still(
+    worker: Callable[[], Any], trace: Trace, tmp_path: Path
+) -> None:
+    dispatcher = prefork_dispatcher(max_children=2, worker=worker())
+    with serving(telling(trace), tmp_path, dispatcher) as service:
+        until(lambda: len(pids(service)) == 2, service.log)
+        for still in pids(service):
+            (other,) = pids(service) - {still}
+            os.kill(still, signal.SIGSTOP)
+            for _ in range(3):
+                service.play(SESSION + QUIT)
+            os.kill(still, signal.SIGCONT)
+            assert {int(pid) for pid in trace.take(3)} == {other}
 
 
 def test_coroutine_needs_a_worker_that_can_run_it(tmp_path: Path) -> None:
@@ -423,11 +463,13 @@ def one_message(service: Service) -> str:
         return "served" if wire.answer() == "EOF" else "not closed"
 
 
+@named([sequential_dispatcher, asyncio_dispatcher, selector_dispatcher])
 def test_children_killed_under_load_cost_their_own_connections_only(
-    trace: Trace, tmp_path: Path
+    worker: Callable[[], Any], trace: Trace, tmp_path: Path
 ) -> None:
     milter = filter_of({"eom": returns(Status.ACCEPT)})
     dispatcher = prefork_dispatcher(
+        worker=worker(),
         max_children=4,
         max_requests_per_child=1_000_000,
         child_init=lambda _: trace.say("born"),
@@ -455,7 +497,8 @@ def test_children_killed_under_load_cost_their_own_connections_only(
         service.play(SESSION + QUIT)
     born = len(trace.rest())
     assert set(outcomes) <= {"served", "cut"}
-    assert 0 < outcomes["cut"] <= killed
+    at_a_time = 1 if worker is sequential_dispatcher else 4
+    assert 0 < outcomes["cut"] <= killed * at_a_time
     assert outcomes["served"] > killed
     assert born <= 4 + killed
 

@@ -21,12 +21,14 @@ from tests.support.notation import parse
 from tests.support.playbook import filter_of, raises, returns
 from tests.support.processes import DEADLINE, in_child
 from tests.support.service import CONCURRENT, DISPATCHERS, Service, serving
+from tests.support.waiting import until
 from tests.support.wire import Trace, Wire, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pmilter.dispatchers.serving import Handler, Listener
+    from pmilter.dispatchers.accepting import Listener
+    from pmilter.dispatchers.handling import Handler
 
 every = pytest.mark.parametrize("dispatcher", DISPATCHERS)
 concurrent = pytest.mark.parametrize("dispatcher", CONCURRENT)
@@ -453,7 +455,7 @@ def test_handler_gives_conversations_to_dispatchers_with_their_own_input_and_out
         talk = handler.conversation("the peer")
         next(talk)
         effect: Any = talk.send(parse("O 6 1ff 77f"))
-        sent.append(effect.data)
+        sent.append(effect.answer)
 
     sent: list[bytes] = []
     milter = filter_of({"helo": returns(None)})
@@ -531,6 +533,60 @@ def test_accept_raises_once_the_service_stops_though_a_connection_waits() -> Non
     address = str(milter.address)
     milter.main()
     assert raised == ["Stopped"]
+
+
+# --- health probes
+
+PROBES = {
+    "connect and close": "",
+    "half-close": ">> EOF\n<< EOF",
+    "quit": ">> Q\n<< EOF",
+    "negotiate and close": ">> O 6 1ff 77f\n<< O *",
+    "negotiate and quit": ">> O 6 1ff 77f\n<< O *\n>> Q\n<< EOF",
+}
+
+
+def await_status(service: Service, words: str) -> None:
+    """Ask for the status line until it says something: children tell their parent a little later than the MTA."""
+
+    def says() -> bool:
+        before = len(service.log())
+        service.signal(signal.SIGUSR1)
+        until(lambda: any("status: " in line for line in service.log()[before:]), service.log)
+        return words in service.log()[-1]
+
+    until(says, service.log)
+
+
+@every
+def test_probes_are_counted_and_kept_from_the_filter_and_from_the_log(
+    dispatcher: str, trace: Trace, tmp_path: Path
+) -> None:
+    with serving(tracing(trace), tmp_path, dispatcher) as service:
+        before = len(service.log())
+        for script in PROBES.values():
+            service.play(script)
+            with service.connect() as wire:
+                wire.play(script)
+                wire.reset()
+        assert trace.rest() == []
+        service.play(SESSION + ">> Q\n<< EOF")
+        assert trace.until("close") == ["connect", "helo", "close"]
+        assert service.log()[before:] == []
+        await_status(service, f"{2 * len(PROBES) + 1} requests, {2 * len(PROBES)} probes, 0 denied")
+
+
+@every
+def test_negotiate_callback_answers_probes_too_and_close_tells_of_their_end(
+    dispatcher: str, trace: Trace, tmp_path: Path
+) -> None:
+    milter = tracing(trace, negotiate=lambda *_: trace.say("negotiate"))
+    with serving(milter, tmp_path, dispatcher) as service:
+        service.play(PROBES["negotiate and quit"])
+        assert trace.until("close") == ["negotiate", "close"]
+        service.play(PROBES["connect and close"])
+        await_status(service, "2 requests, 2 probes")
+        assert trace.rest() == []
 
 
 # --- the log

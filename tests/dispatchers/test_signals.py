@@ -43,6 +43,20 @@ def test_quit_cuts_off_at_once(dispatcher: str, tmp_path: Path) -> None:
 
 
 @every
+def test_only_signals_make_a_second_signal(dispatcher: str, tmp_path: Path) -> None:
+    milter = plain()
+    milter.on("envfrom")(lambda *_: milter.stop())
+    milter.on("eom")(returns(None))
+    with serving(milter, tmp_path, dispatcher) as service, service.connect() as wire:
+        wire.play(SESSION + ">> M <a@x>␀\n<< c")
+        service.signal(signal.SIGTERM)
+        assert wire.is_silent(0.1)
+        wire.play(">> R <b@x>␀\n<< c\n>> E\n<< c")
+        wire.until_goodbye("M <late@x>␀", undo="A")
+        assert service.wait() == 0
+
+
+@every
 def test_usr1_logs_the_numbers(dispatcher: str, tmp_path: Path) -> None:
     with serving(plain(), tmp_path, dispatcher) as service:
         service.play(SESSION + QUIT)

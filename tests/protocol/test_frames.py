@@ -274,9 +274,9 @@ class CountingReader(FrameReader):
 
     moved = 0
 
-    def _keep_partial(self) -> None:
-        self.moved += self.pending
-        super()._keep_partial()
+    def _keep(self, data: bytes, start: int) -> None:
+        self.moved += len(data) - start
+        super()._keep(data, start)
 
 
 def copies(stream: bytes, size: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pmilter.protocol.constants import Answer, Command, Step
+from pmilter.protocol.macros import ORDER
 from pmilter.protocol.rules import RULES, Move, State, moves
 from pmilter.protocol.terms import UNNEGOTIATED, terms
 
@@ -78,3 +79,24 @@ def test_commands_without_macros_have_a_place_after_all_others() -> None:
     with_macros = sorted("CHMRTLNBEU", key=order.__getitem__)
     assert "".join(with_macros) == "CHMRTLNBEU"
     assert all(order[letter] > order["U"] for letter in "ODAQK")
+
+
+def test_rows_hold_what_is_legal_in_each_state_and_nothing_else() -> None:
+    agreed = terms(6, Step.SKIP)
+    for state in State:
+        legal = {c for c, entry in agreed.entries.items() if entry.moves[state] is not Move.ILLEGAL}
+        assert agreed.rows[state].keys() == legal
+
+
+def test_row_of_a_decided_message_moves_and_clears_nothing() -> None:
+    for code in b"RTLNBE":
+        move, replies, following, order = terms(6, Step.SKIP).rows[State.DECIDED][code]
+        assert (move, following) == (Move.REPEAT, State.DECIDED)
+        assert replies == RULES[code].replies
+        assert order >= max(ORDER.values())
+
+
+def test_abort_leads_to_idle_once_there_can_be_messages() -> None:
+    rows = terms(6, 0).rows
+    assert rows[State.CONNECT][Command.ABORT][2] is State.CONNECT
+    assert rows[State.HEADER][Command.ABORT][2] is State.IDLE

@@ -173,28 +173,38 @@ class Playbook:
     def _run(self, resume: Callable[[], Any]) -> None:
         try:
             effect = resume()
-            while not isinstance(effect, Receive):
+            while not (isinstance(effect, Receive) and self._can_wait(effect)):
                 effect = self._perform(effect)
             self.timeout = effect.timeout
         except StopIteration:
             self.ended = True
 
-    def _perform(self, effect: Send | Call) -> Any:
+    def _can_wait(self, receive: Receive) -> bool:
+        """Send what there is to send first, where the MTA is there."""
+        if receive.answer and not self.broken:
+            self._send(receive.answer)
+        return not (receive.answer and self.broken)
+
+    def _perform(self, effect: Receive | Send | Call) -> Any:
         try:
             outcome = self._do(effect)
         except BaseException as error:
             return self._talk.throw(error)
         return self._talk.send(outcome)
 
-    def _do(self, effect: Send | Call) -> Any:
+    def _do(self, effect: Receive | Send | Call) -> Any:
         if isinstance(effect, Call):
             self.calls.append((effect.stage, *effect.arguments[1:]))
             return effect.function(*effect.arguments)
         if self.broken:
             raise BrokenPipeError("the MTA is gone")
-        self.sends.append(len(effect.data))
-        self._write(effect.data)
+        assert isinstance(effect, Send)
+        self._send(effect.data)
         return None
+
+    def _send(self, data: bytes) -> None:
+        self.sends.append(len(data))
+        self._write(data)
 
     def _write(self, data: bytes) -> None:
         frames, self._rest = split(self._rest + data)

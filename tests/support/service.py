@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pmilter import Milter
+    from pmilter.dispatchers.accepting import Listener
+    from pmilter.dispatchers.handling import Handler
     from pmilter.dispatchers.registry import Dispatcher
-    from pmilter.dispatchers.serving import Handler, Listener
 
 DISPATCHERS = tuple(MODULES)
 """Names of all dispatchers."""
@@ -45,9 +46,9 @@ class Service:
         self._log = log
         self._ended = False
 
-    def connect(self) -> Wire:
-        """Return a new connection to it."""
-        return Wire(self.address)
+    def connect(self, source: str | None = None) -> Wire:
+        """Return a new connection to it, from an address of this machine where one is given."""
+        return Wire(self.address, source)
 
     def play(self, script: str) -> None:
         """Play a script on a connection of its own."""
@@ -80,7 +81,9 @@ class Service:
 
     def log(self) -> list[str]:
         """Return the lines that it has logged so far: level, then message."""
-        return self._log.read_text().splitlines()
+        # A long one appears page by page to who reads meanwhile; such a piece may end within a character.
+        whole, _, _ = self._log.read_bytes().rpartition(b"\n")
+        return whole.decode().splitlines()
 
 
 def log_to(path: Path) -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-def connect(address: str) -> socket.socket:
-    """Return a socket connected to an address."""
+def connect(address: str, source: str | None = None) -> socket.socket:
+    """Return a socket connected to an address, from an address of this machine where one is given."""
     parsed = parse_address(address)
     if parsed.path is not None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -29,7 +29,8 @@ def connect(address: str) -> socket.socket:
             raise
         return sock
     assert isinstance(parsed.port, int)
-    sock = socket.create_connection((parsed.host, parsed.port), timeout=DEADLINE)
+    origin = None if source is None else (source, 0)
+    sock = socket.create_connection((parsed.host, parsed.port), DEADLINE, origin)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
@@ -41,8 +42,8 @@ class Wire:
         sock: Its socket.
     """
 
-    def __init__(self, address: str) -> None:
-        self.sock = connect(address)
+    def __init__(self, address: str, source: str | None = None) -> None:
+        self.sock = connect(address, source)
         self._data = b""
         self._transcript: list[str] = []
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from pmilter.dispatchers.accepting import Listener, Stopped
+from pmilter.dispatchers.handling import Handler
 from pmilter.dispatchers.registry import MODULES
-from pmilter.dispatchers.serving import Handler, Listener, Stopped
 
 if TYPE_CHECKING:
     from pmilter.dispatchers.aio import asyncio_dispatcher as asyncio_dispatcher

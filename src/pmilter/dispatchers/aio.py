@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 import socket
 import sys
@@ -21,18 +20,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.callbacks import is_coroutine_callback
+from pmilter.dispatchers.accepting import Stopped
 from pmilter.dispatchers.driver import QUICKACK, READ_SIZE, peer_name
 from pmilter.dispatchers.eager import Attendant
-from pmilter.dispatchers.overflow import Overflow, Places, check_overflow
-from pmilter.dispatchers.serving import REFUSAL_TIME, Stopped
+from pmilter.dispatchers.handling import REFUSAL_TIME
+from pmilter.dispatchers.overflow import Overflow, Place, Places, check_overflow, places_for
 from pmilter.effects import Call, CallTimedOut, Late, Receive, thrown
 from pmilter.errors import ConfigError, MilterError, MilterTimeout
+from pmilter.logs import separate_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pmilter.dispatchers.accepting import Listener
+    from pmilter.dispatchers.handling import Handler
     from pmilter.dispatchers.registry import Dispatcher
-    from pmilter.dispatchers.serving import Handler, Listener
     from pmilter.effects import Effect, Talk
     from pmilter.limits import Limits
     from pmilter.milter import Milter
@@ -42,14 +44,14 @@ logger: Final = logging.getLogger("pmilter")
 _ROUND: Final = 1.0
 """Seconds between two looks for connections whose time is over."""
 
-_URGENT_LOOK: Final = 0.1
-"""Seconds after which a stopping service looks whether there is hurry."""
-
 _LAST_MOMENT: Final = 1.0
 """Seconds for the callbacks of connections that were cut off."""
 
 _BACKLOG: Final = 262_144
 """Bytes that may wait while a callback runs; then no more are read."""
+
+_NOT: Final = -1
+"""The listening socket while none is waited for."""
 
 
 def asyncio_dispatcher(
@@ -71,9 +73,9 @@ def asyncio_dispatcher(
     factory = _uvloop_factory() if uvloop else None
 
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
-        limit = milter.get_max_interpreters() or handler.program.plan.limits.connections
+        places = places_for(milter, handler, overflow)
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_Server(listener, handler, Places(limit, overflow), threads).run())
+            runner.run(_Server(listener, handler, places, threads).run())
 
     serve.runs_coroutines = True  # type: ignore[attr-defined]  # what the registry asks of dispatchers
     return serve
@@ -102,88 +104,109 @@ class _Server:
         self.connections: set[_Connection] = set()
         self.coroutines: dict[Callable[..., Any], bool] = {}
         self._apart: set[asyncio.Task[Any]] = set()
-        self._listening = False
-        self._changed = asyncio.Event()
+        self._watched: tuple[int, ...] = ()
+        self._listening = _NOT
 
     async def run(self) -> None:
         """Serve until all has come to its end."""
         self.loop = asyncio.get_running_loop()
         self.loop_thread = threading.get_ident()
-        stopped = asyncio.Event()
-        self.loop.add_reader(self.serving.stop_fd, stopped.set)
-        self.listen()
-        rounds = self.loop.create_task(self._rounds())
+        self._happened: asyncio.Future[None] = self.loop.create_future()
+        serving, connections = self.serving, self.connections
         try:
-            await stopped.wait()
+            while not serving.ending:
+                await self._round(_ROUND)
+            self._stop_listening()
+            self._listener.close()  # lest MTAs wait for a connection that is never accepted
+            while connections and (left := serving.time_left()) > 0:
+                await self._round(left)
+            serving.connections.cut_off()
+            deadline = self.loop.time() + _LAST_MOMENT
+            while connections and (left := deadline - self.loop.time()) > 0:
+                await self._round(left)
         finally:
-            self.loop.remove_reader(self.serving.stop_fd)
-            self.serving.stop_here()
-            self._unlisten()
-            await self._finish()
-            rounds.cancel()
+            self._watch(())
             self.pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _finish(self) -> None:
-        """Let open messages end, for as long as the grace period allows; then cut off what is left."""
-        deadline = self.loop.time() + self.serving.grace
-        while self.connections and not self.serving.urgent and self.loop.time() < deadline:
-            await self._change(min(deadline - self.loop.time(), _URGENT_LOOK))
-        for connection in tuple(self.connections):
-            connection.end()
-        deadline = self.loop.time() + _LAST_MOMENT
-        while self.connections and self.loop.time() < deadline:
-            await self._change(deadline - self.loop.time())
+    async def _round(self, seconds: float) -> None:
+        """Do what is to be done from time to time, then return when something has happened to the service, or after some seconds."""
+        self._watch(self.serving.watched_fds())
+        self.listen()
+        now = self.loop.time()
+        for connection in [c for c in self.connections if c.deadline <= now]:
+            connection.time_out()
+        pause = min(seconds, _ROUND, self.serving.notifier.sign_of_life())
+        self._happened = self.loop.create_future()
+        timer = self.loop.call_later(pause, _resolve, self._happened)
+        try:
+            await self._happened
+        finally:
+            timer.cancel()
 
-    async def _change(self, seconds: float) -> None:
-        """Return when a connection has ended, or after some seconds."""
-        self._changed.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+    def _watch(self, fds: tuple[int, ...]) -> None:
+        """Wait for what may happen to the service, and for nothing else than that."""
+        if fds != self._watched:
+            for fd in self._watched:
+                self.loop.remove_reader(fd)
+            for fd in fds:
+                self.loop.add_reader(fd, self._heed, fd)
+            self._watched = fds
 
-    async def _rounds(self) -> None:
-        while True:
-            await asyncio.sleep(_ROUND)
-            now = self.loop.time()
-            for connection in [c for c in self.connections if c.deadline <= now]:
-                connection.time_out()
+    def _heed(self, fd: int) -> None:
+        self.serving.heed(fd)
+        self._watch(self.serving.watched_fds())
+        _resolve(self._happened)
 
     # --- accepting
 
     def listen(self) -> None:
-        """Accept connections again."""
-        if not self._listening and not self.serving.stopping:
-            self.loop.add_reader(self._listener.socket.fileno(), self._accept)
-            self._listening = True
+        """Accept connections, where there is room."""
+        if self._listening == _NOT and not self._places.full and not self.serving.ending:
+            self._listening = self._listener.socket.fileno()
+            self.loop.add_reader(self._listening, self._accept)
 
-    def _unlisten(self) -> None:
-        if self._listening:
-            self.loop.remove_reader(self._listener.socket.fileno())
-            self._listening = False
+    def _stop_listening(self) -> None:
+        if self._listening != _NOT:
+            self.loop.remove_reader(self._listening)
+            self._listening = _NOT
 
     def _accept(self) -> None:
         """Accept one connection: not all that wait, so that other processes get their share."""
         try:
             accepted = self._listener.accept_now()
         except Stopped:
-            self.serving.stop_here()
             return
-        if accepted is None:
+        except OSError as error:  # the listening socket itself is broken
+            self._stop_listening()
+            self._happened.set_exception(error)
             return
-        sock = accepted[0]
-        peer = peer_name(sock)
-        connection = _Connection(self, peer, refused=not self._places.take())
+        if accepted is not None:
+            self._begin(accepted[0])
+        if self._places.full or self._listener.exhausted:
+            self._stop_listening()
+
+    def _begin(self, sock: socket.socket) -> None:
+        try:
+            sock.setblocking(False)  # noqa: FBT003  # the standard library's own signature
+            peer = peer_name(sock)
+        except OSError as error:
+            self.handler.lost(error)
+            sock.close()
+            return
+        place = self._places.take(sock)
+        if place is None:
+            sock.close()
+            return
+        connection = _Connection(self, sock, peer, place)
         self.connections.add(connection)
-        if self._places.full:
-            self._unlisten()
-        task = self.loop.create_task(self._attach(connection, sock))
-        connection.attaching = task
+        self.serving.connections.enter(sock)
+        connection.attaching = self.loop.create_task(self._attach(connection, sock))
 
     async def _attach(self, connection: _Connection, sock: socket.socket) -> None:
         try:
-            sock.setblocking(False)  # noqa: FBT003  # the standard library's own signature
             await self.loop.connect_accepted_socket(lambda: connection, sock)
-        except OSError as error:  # gone before it began
-            logger.info("a connection was lost: %s", error)
+        except OSError as error:
+            self.handler.lost(error)
             sock.close()
             self.forget(connection)
 
@@ -192,10 +215,9 @@ class _Server:
         if connection not in self.connections:
             return
         self.connections.discard(connection)
-        self._changed.set()
-        self._places.give(served=not connection.refused)
-        if not self._places.full:
-            self.listen()
+        self.serving.connections.leave(connection.socket)
+        self._places.give(connection.place)
+        self.listen()
 
     def start_apart(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         """Have a callback called that nobody waits for."""
@@ -214,19 +236,26 @@ class _Server:
         return known
 
 
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 class _Connection(asyncio.BufferedProtocol):
     """One connection: performs its conversation."""
 
-    def __init__(self, server: _Server, peer: str, *, refused: bool) -> None:
+    def __init__(self, server: _Server, sock: socket.socket, peer: str, place: Place) -> None:
         self._server = server
-        make = server.handler.refusal if refused else server.handler.conversation
+        self.socket = sock
+        make = server.handler.conversation if place.served else server.handler.refusal
         self._talk: Talk = make(peer, self._write_soon)
-        self.refused = refused
-        self._until = server.loop.time() + REFUSAL_TIME if refused else float("inf")
+        self._context = separate_context()
+        self.place = place
+        self._until = float("inf") if place.served else server.loop.time() + REFUSAL_TIME
         self.deadline = self._until
         self.attaching: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
-        self._socket: Any = None
+        self._quickack = sock.family != socket.AF_UNIX and QUICKACK is not None
         self._buffer = server.buffer
         self._waiting = False
         self._backlog = bytearray()
@@ -234,6 +263,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._eof = False
         self._can_write = True
         self._unwritten = False
+        self._receive_next: Receive | None = None
         self._attendant: Attendant | None = None
         self._pending: _Pending | None = None
 
@@ -243,11 +273,10 @@ class _Connection(asyncio.BufferedProtocol):
         """Begin the conversation."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        sock = transport.get_extra_info("socket")
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket = sock if QUICKACK is not None else None
-        self._perform(self._talk.send, None)
+        transport.set_write_buffer_limits(0)  # an answer has left before the conversation goes on, or ends
+        if self.socket.family != socket.AF_UNIX:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._context.run(self._perform, self._talk.send, None)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
         """Return the buffer of all connections: it is read into and taken from without anything between."""
@@ -255,8 +284,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Go on with what has arrived."""
-        if self._socket is not None:
-            self._socket.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+        if self._quickack:
+            self.socket.setsockopt(socket.IPPROTO_TCP, QUICKACK or 0, 1)
         data = bytes(self._buffer[:nbytes])
         if self._waiting:
             self._waiting = False
@@ -288,7 +317,13 @@ class _Connection(asyncio.BufferedProtocol):
         self._can_write = True
         if self._unwritten:
             self._unwritten = False
-            self._perform(self._talk.send, None)
+            receive, self._receive_next = self._receive_next, None
+            if receive is None:
+                self._perform(self._talk.send, None)
+            elif self._backlog or self._eof:
+                self._perform(self._talk.send, self._take_backlog())
+            else:
+                self._await_bytes(receive)
 
     # --- performing
 
@@ -310,19 +345,23 @@ class _Connection(asyncio.BufferedProtocol):
                     return
             elif kind is Receive:
                 assert isinstance(effect, Receive)
+                if effect.answer and not self._write(effect.answer):
+                    self._receive_next = effect
+                    return
                 if not (self._backlog or self._eof):
-                    timeout = effect.timeout
-                    now = self._server.loop.time()
-                    self.deadline = (
-                        self._until if timeout is None else min(self._until, now + timeout)
-                    )
-                    self._waiting = True
+                    self._await_bytes(effect)
                     return
                 value = self._take_backlog()
             else:
                 value = None
                 if not self._write(effect.data):  # type: ignore[union-attr]  # it is a Send
                     return
+
+    def _await_bytes(self, receive: Receive) -> None:
+        timeout = receive.timeout
+        now = self._server.loop.time()
+        self.deadline = self._until if timeout is None else min(self._until, now + timeout)
+        self._waiting = True
 
     def _take_backlog(self) -> bytes:
         data = bytes(self._backlog)
@@ -364,7 +403,7 @@ class _Connection(asyncio.BufferedProtocol):
         call.deadline = None if call.timeout is None else time.monotonic() + call.timeout
         pending = _Pending(call)
         if not self._server.is_coroutine(call.function):
-            context = contextvars.copy_context()
+            context = self._context.copy()
             future = self._server.pool.submit(
                 context.run, pending.run, call.function, *call.arguments
             )
@@ -386,7 +425,9 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _attend(self, pending: _Pending) -> Attendant:
         if self._attendant is None:
-            self._attendant = Attendant(self._server.loop, self._returned_from_attendant)
+            self._attendant = self._context.run(
+                Attendant, self._server.loop, self._returned_from_attendant
+            )
         pending.attendant = self._attendant
         return self._attendant
 
@@ -448,20 +489,16 @@ class _Connection(asyncio.BufferedProtocol):
             self._waiting = self._unwritten = False
             self._perform(self._talk.throw, MilterTimeout(f"{what} for too long"))
 
-    def end(self) -> None:
-        """Cut the connection off."""
-        if self._transport is not None:
-            self._transport.abort()
-        self._end_of_file()
-
     def _close(self) -> None:
         self._ended = True
         self.deadline = float("inf")
+        self._server.forget(
+            self
+        )  # before the MTA sees the end: its next connection finds the place free
         if self._transport is not None:
             self._transport.close()
         if self._attendant is not None:
             self._attendant.cancel()
-        self._server.forget(self)
 
 
 class _Pending:

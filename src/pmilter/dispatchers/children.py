@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from pmilter.dispatchers.pipes import line
-from pmilter.dispatchers.scoreboard import Census, Scoreboard, State
+from pmilter.dispatchers.scoreboard import Census, Scoreboard, State, together
 from pmilter.dispatchers.signals import release_signals, signals_held, take_signals
 from pmilter.dispatchers.supervisor import (
     SIGNALS,
@@ -85,11 +85,10 @@ class Children:
         self._on_done = on_done
         self._done: set[int] = set()
         self._children: dict[int, Child] = {}
-        self._past_requests = 0
+        self._past = Census()
         self._next_look = 0.0
         serving.census = self._census
-        if serving.parent is not None:
-            serving.parent.promise(serving.grace + _ENDING)
+        serving.parent.promise(serving.grace + _ENDING)
 
     def __len__(self) -> int:
         """Return how many there are, as of the last look."""
@@ -258,7 +257,7 @@ class Children:
             child.line.read()
             text = child.line.text
             child.line.close()
-        self._past_requests += child.row.census().requests
+        self._past = together(self._past, child.row.census().past())
         report = _report(child.row)
         self._board.give_back(child.row)
         self._note_done(pid)
@@ -278,10 +277,8 @@ class Children:
 
     def _census(self) -> Census:
         rows = [child.row.census() for child in self._children.values()]
-        return Census(
-            sum(row.connections for row in rows),
-            len(rows) + sum(row.children for row in rows),
-            self._serving.requests + self._past_requests + sum(row.requests for row in rows),
+        return together(
+            self._past, self._serving.connections.census(), Census(children=len(rows)), *rows
         )
 
 

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("pmilter")
 
-READ_SIZE: Final = 65_540
-"""Bytes asked for in one read: a full body chunk with its frame."""
+READ_SIZE: Final = 16_384
+"""Bytes asked for in one read. A buffer of this size comes from memory at hand; larger ones cost page faults, each time."""
+
+LONG_READ_SIZE: Final = 262_144
+"""The same after a read that was filled: a large body is under way."""
 
 QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 _TIMEVAL: Final = struct.Struct("@ll")
@@ -80,6 +83,8 @@ class Driver:
                         ticket = slot.begin(effect)
                     outcome = effect.function(*effect.arguments)
                 elif type(effect) is Receive:
+                    if effect.answer:
+                        sendall(effect.answer)
                     outcome = receive(effect.timeout)
                 else:
                     outcome = sendall(effect.data)
@@ -125,10 +130,11 @@ def _receiver(sock: socket.socket, until: float | None) -> Callable[[float | Non
     """
     recv = sock.recv
     current: float | None = None
+    size = READ_SIZE
     quickack = QUICKACK if sock.family != socket.AF_UNIX else None
 
     def receive(timeout: float | None) -> bytes:
-        nonlocal current
+        nonlocal current, size
         if until is not None:
             left = until - time.monotonic()
             if left <= 0:
@@ -141,11 +147,13 @@ def _receiver(sock: socket.socket, until: float | None) -> Callable[[float | Non
             # Sendmail writes macros and command in two pieces; the second waits for the first one's ACK.
             sock.setsockopt(socket.IPPROTO_TCP, quickack, 1)
         try:
-            return recv(READ_SIZE)
+            data = recv(size)
         except BlockingIOError:
             raise MilterTimeout(
                 f"nothing came from the MTA for {timeout} seconds", seconds=timeout
             ) from None
+        size = LONG_READ_SIZE if len(data) == size else READ_SIZE
+        return data
 
     return receive
 

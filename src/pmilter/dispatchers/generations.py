@@ -24,9 +24,10 @@ from pmilter.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pmilter.dispatchers.accepting import Listener
+    from pmilter.dispatchers.handling import Handler
     from pmilter.dispatchers.listening import ListeningSocket
     from pmilter.dispatchers.registry import Dispatcher
-    from pmilter.dispatchers.serving import Handler, Listener
     from pmilter.milter import Milter
 
 logger: Final = logging.getLogger("pmilter")
@@ -109,7 +110,7 @@ class _Overseer:
         self._supervisor = supervisor
         self._address = address
         self._notifier = serving.notifier = Notifier.from_environment(take=True)
-        serving.on_hup = self._reload
+        serving.errands.on_hup = self._reload
 
     def _reload(self) -> None:
         logger.info("loading the program anew")
@@ -155,7 +156,7 @@ def _explain(outer: Serving, error: BaseException) -> None:
     if not isinstance(error, ConfigError):
         logger.error("the program cannot serve", exc_info=error)
         text = f"{type(error).__name__}: {error}"
-    if outer.parent is not None and outer.parent.line is not None:
+    if outer.parent.line is not None:
         outer.parent.line.wake_parent(text)
 
 
@@ -164,7 +165,7 @@ def _under(outer: Serving, dispatcher: Dispatcher) -> Dispatcher:
 
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
         handler.serving.take_place_of(outer)
-        handler.serving.report(State.READY)
+        handler.serving.parent.report(State.READY)
         dispatcher(milter, listener, handler)
 
     serve.runs_coroutines = getattr(dispatcher, "runs_coroutines", False)  # type: ignore[attr-defined]  # read by choose_dispatcher

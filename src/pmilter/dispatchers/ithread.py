@@ -7,16 +7,17 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from pmilter.dispatchers.accepting import Stopped
 from pmilter.dispatchers.deadlines import Watch
-from pmilter.dispatchers.overflow import Overflow, Places, check_overflow
-from pmilter.dispatchers.serving import Stopped
+from pmilter.dispatchers.overflow import Overflow, Place, Places, check_overflow, places_for
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from pmilter.dispatchers.accepting import Listener
+    from pmilter.dispatchers.handling import Handler
     from pmilter.dispatchers.registry import Dispatcher
-    from pmilter.dispatchers.serving import Handler, Listener
     from pmilter.milter import Milter
 
 logger: Final = logging.getLogger("pmilter")
@@ -40,9 +41,8 @@ def ithread_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
     check_overflow(overflow)
 
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
-        limit = milter.get_max_interpreters() or handler.program.plan.limits.connections
         handler.watch = Watch(handler.program.plan.limits)
-        threads = _Threads(handler, Places(limit, overflow))
+        threads = _Threads(handler, places_for(milter, handler, overflow))
         try:
             while True:
                 threads.await_room()
@@ -79,29 +79,33 @@ class _Threads:
     def start(self, conn: socket.socket) -> None:
         """Serve a connection, or refuse it where the limit is reached."""
         with self._changed:
-            served = self._places.take()
+            place = self._places.take(conn)
+            if place is None:
+                conn.close()
+                return
             self._running += 1
-        serve = self._handler if served else self._handler.refuse
-        self._handler.serving.enter(conn)  # at once, so that a stop from now on waits for it
+        serve = self._handler if place.served else self._handler.refuse
+        # At once, so that a stop from now on waits for it.
+        self._handler.serving.connections.enter(conn)
         try:
-            run = partial(self._run, serve, conn, served=served)
+            run = partial(self._run, serve, conn, place)
             threading.Thread(target=run, name="pmilter", daemon=True).start()
         except RuntimeError as error:
             logger.error("cannot start a thread: %s; the connection is closed", error)
             conn.close()
-            self._end(conn, served=served)
+            self._end(conn, place)
 
     def _run(
-        self, serve: Callable[[socket.socket], None], conn: socket.socket, *, served: bool
+        self, serve: Callable[[socket.socket], None], conn: socket.socket, place: Place
     ) -> None:
         try:
             serve(conn)
         finally:
-            self._end(conn, served=served)
+            self._end(conn, place)
 
-    def _end(self, conn: socket.socket, *, served: bool) -> None:
-        self._handler.serving.leave(conn)
+    def _end(self, conn: socket.socket, place: Place) -> None:
+        self._handler.serving.connections.leave(conn)
         with self._changed:
-            self._places.give(served=served)
+            self._places.give(place)
             self._running -= 1
             self._changed.notify_all()

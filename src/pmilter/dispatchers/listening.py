@@ -73,7 +73,10 @@ def listen_on(
     Raises:
         ConfigError: A bad address, mode or group.
         OSError: What the system says.
+        TypeError: An argument of another type.
     """
+    if not isinstance(desc, str):
+        raise TypeError(f"an address is a text such as 'inet:8891@127.0.0.1', not {desc!r}")
     address = parse_address(desc)
     mode, gid = _mode(perms), _gid(group)
     if address.scheme == "unix":
@@ -90,10 +93,13 @@ def adopt(sock: socket.socket) -> ListeningSocket:
 
     Raises:
         ConfigError: It does not listen.
+        TypeError: It is no socket.
     """
+    if not isinstance(sock, socket.socket):
+        raise TypeError(f"a listening socket is needed, not {sock!r}")
     try:
         listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    except (OSError, AttributeError) as error:
+    except OSError as error:
         raise ConfigError(f"a listening socket is needed, not {sock!r}") from error
     if not listens:
         raise ConfigError(f"the socket {sock!r} does not listen: call listen() on it first")
@@ -111,15 +117,21 @@ def bound_address(sock: socket.socket) -> Address:
 def _mode(perms: int | str | None) -> int | None:
     if perms is None:
         return None
+    if isinstance(perms, bool) or not isinstance(perms, (int, str)):
+        raise TypeError(f"mode must be a number or octal text, not {perms!r}")
     if isinstance(perms, str) and re.fullmatch("(0o?)?[0-7]{1,4}", perms):
         return int(perms.removeprefix("0o"), 8)
-    if isinstance(perms, int) and not isinstance(perms, bool) and 0 <= perms <= 0o777:
+    if isinstance(perms, int) and 0 <= perms <= 0o777:
         return perms
     raise ConfigError(f"mode {perms!r} must be octal, such as 0o660 or '660'", source=str(perms))
 
 
 def _gid(group: int | str | None) -> int | None:
-    if group is None or isinstance(group, int):
+    if group is None:
+        return None
+    if isinstance(group, bool) or not isinstance(group, (int, str)):
+        raise TypeError(f"group must be a name or a number, not {group!r}")
+    if isinstance(group, int):
         return group
     try:
         return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
@@ -194,9 +206,11 @@ def _listen_unix(
     try:
         with _locked(path.parent):
             _remove_stale(path)
-            _bind_closed(sock, path)
+            sock.bind(str(path))
             try:
-                _open_up(path, mode, gid)
+                _set_rights(
+                    path, mode, gid
+                )  # before it listens nobody can connect, whatever they are
                 sock.listen(backlog)
             except OSError:
                 path.unlink()
@@ -239,20 +253,9 @@ def _remove_stale(path: Path) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def _bind_closed(sock: socket.socket, path: Path) -> None:
-    """Bind so that the path has no permissions at all at first."""
-    umask = os.umask(0o777)
-    try:
-        sock.bind(str(path))
-    finally:
-        os.umask(umask)
-
-
-def _open_up(path: Path, mode: int | None, gid: int | None) -> None:
+def _set_rights(path: Path, mode: int | None, gid: int | None) -> None:
     if mode is None:
-        umask = os.umask(0o077)
-        os.umask(umask)
-        mode = 0o660 & ~umask
+        mode = path.lstat().st_mode & 0o660  # which the umask has had its say in
     if gid is not None:
         os.chown(path, -1, gid)
     path.chmod(mode)

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.dispatchers.scoreboard import LifeSign
+from pmilter.effects import call_at_once
 
 if TYPE_CHECKING:
     from pmilter.dispatchers.pipes import Pipe, WorkerEnd
     from pmilter.dispatchers.scoreboard import Census, Row, State
-    from pmilter.effects import Talk
+    from pmilter.effects import Call, Talk
 
 
-class Parent:
+class NoParent:
+    """In the place of a parent where there is none, so that there is nobody to tell.
+
+    Attributes:
+        stop: Ends the topmost service when written to; None where that is this one.
+        line: The process's end of its line to the parent, or None.
+    """
+
+    stop: Pipe | WorkerEnd | None = None
+    line: WorkerEnd | None = None
+
+    def report(self, state: State) -> None:
+        """Tell how far the process is in its life."""
+
+    def promise(self, grace: float) -> None:
+        """Tell the seconds that the process takes, at most, to end once it is asked to."""
+
+    def call_at_once(self, call: Call) -> Any:
+        """Call a callback, and show that it is under way; in a process that makes one call at a time."""
+        return call_at_once(call)
+
+    def oversee(self, talk: Talk) -> Talk:
+        """Return a conversation that is the same as another, and shows life to the parent."""
+        return talk
+
+
+NO_PARENT: Final = NoParent()
+
+
+class Parent(NoParent):
     """The parent, as a child sees it.
 
     Args:
         stop: Ends the topmost service when written to.
         row: Where the child tells how it is.
         line: The child's end of its line; None for a child that lives for one connection.
-
-    Attributes:
-        stop, line: The same.
     """
 
     def __init__(self, stop: Pipe | WorkerEnd, row: Row, line: WorkerEnd | None) -> None:
@@ -29,10 +56,6 @@ class Parent:
         self._row = row
         self._life = LifeSign(row)
         self.line = line
-
-    def ask_to_stop(self) -> None:
-        """Have the whole service end, from any thread and signal handler."""
-        self.stop.write()
 
     def report(self, state: State) -> None:
         """Tell how far the child is in its life."""
@@ -47,6 +70,10 @@ class Parent:
     def publish(self, census: Census) -> None:
         """Tell the numbers for the status line."""
         self._row.publish(census)
+
+    def call_at_once(self, call: Call) -> Any:
+        """Call a callback, and show that it is under way; in a process that makes one call at a time."""
+        return self._life.call_at_once(call)
 
     def oversee(self, talk: Talk) -> Talk:
         """Return a conversation that is the same as another, and shows life to the parent."""

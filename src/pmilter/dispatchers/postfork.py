@@ -5,18 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from pmilter.dispatchers.accepting import Stopped
 from pmilter.dispatchers.children import Children, check_memory_limit, end_process
 from pmilter.dispatchers.deadlines import Watch
-from pmilter.dispatchers.overflow import REFUSALS, Overflow, Places, check_overflow
+from pmilter.dispatchers.overflow import Overflow, Place, Places, check_overflow, places_for
 from pmilter.dispatchers.scoreboard import State
-from pmilter.dispatchers.serving import Stopped
 from pmilter.dispatchers.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import socket
 
+    from pmilter.dispatchers.accepting import Listener
+    from pmilter.dispatchers.handling import Handler
     from pmilter.dispatchers.registry import Dispatcher
-    from pmilter.dispatchers.serving import Handler, Listener
     from pmilter.milter import Milter
 
 _FULL_PAUSE: Final = 0.05
@@ -39,8 +40,7 @@ def postfork_dispatcher(
     check_memory_limit(max_memory)
 
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
-        limit = milter.get_max_interpreters() or handler.program.plan.limits.connections
-        pool = _Pool(handler, Places(limit, overflow), limit + REFUSALS, max_memory)
+        pool = _Pool(handler, places_for(milter, handler, overflow), max_memory)
         try:
             while True:
                 conn, _ = listener.accept(pool.children.look_sometimes)
@@ -56,14 +56,14 @@ def postfork_dispatcher(
 class _Pool:
     """The children of one service: each serves a connection, or refuses one."""
 
-    def __init__(self, handler: Handler, places: Places, most: int, max_memory: int | None) -> None:
+    def __init__(self, handler: Handler, places: Places, max_memory: int | None) -> None:
         self._handler = handler
         self._places = places
-        self._served: dict[int, bool] = {}
+        self._taken: dict[int, Place] = {}
         self.children = Children(
             handler.serving,
             Supervisor(0, drain_time=handler.serving.drain_time, max_memory=max_memory),
-            most,
+            places.most,
             watch_memory=max_memory is not None,
             on_done=self._give_place,
         )
@@ -71,16 +71,18 @@ class _Pool:
     def start(self, listener: Listener, conn: socket.socket) -> None:
         """Have a child see to a connection."""
         self.children.look_sometimes()
-        served = self._places.take()
-        work = partial(_work, listener, self._handler, conn, served=served)
+        place = self._places.take(conn)
+        if place is None:
+            return
+        work = partial(_work, listener, self._handler, conn, served=place.served)
         pid = self.children.start(work)
         if pid is None:
-            self._places.give(served=served)
+            self._places.give(place)
         else:
-            self._served[pid] = served
+            self._taken[pid] = place
 
     def _give_place(self, pid: int) -> None:
-        self._places.give(served=self._served.pop(pid))
+        self._places.give(self._taken.pop(pid))
 
     def await_room(self) -> None:
         """Return when another connection may be accepted, or the service ends."""
@@ -92,8 +94,8 @@ class _Pool:
 def _work(listener: Listener, handler: Handler, conn: socket.socket, *, served: bool) -> None:
     """Be a child: serve one connection."""
     listener.close()
-    handler.serving.enter(conn)  # first: ready without a connection means done
-    handler.serving.report(State.READY)
+    handler.serving.connections.enter(conn)  # first: ready without a connection means done
+    handler.serving.parent.report(State.READY)
     if not served:
         handler.refuse(conn)
         return

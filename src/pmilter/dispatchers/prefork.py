@@ -7,18 +7,18 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from pmilter.dispatchers.accepting import Listener, Stopped
 from pmilter.dispatchers.children import Children, check_memory_limit
 from pmilter.dispatchers.scoreboard import State
 from pmilter.dispatchers.sequential import sequential_dispatcher
-from pmilter.dispatchers.serving import Listener, Stopped
 from pmilter.dispatchers.supervisor import Supervisor
 from pmilter.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pmilter.dispatchers.handling import Handler
     from pmilter.dispatchers.registry import Dispatcher
-    from pmilter.dispatchers.serving import Handler
     from pmilter.milter import Milter
 
 logger: Final = logging.getLogger("pmilter")
@@ -116,14 +116,14 @@ def _work(
     """Be a child."""
     serving = handler.serving
     hooks.child_init(milter)
-    serving.report(State.READY)
+    serving.parent.report(State.READY)
     try:
         own = Listener(listener.socket, serving, most)
         worker(cast("Milter", _Worker(milter)), own, handler)
     except Stopped:
         pass
     finally:
-        _call("child_exit", hooks.child_exit, milter, serving.requests, most)
+        _call("child_exit", hooks.child_exit, milter, serving.connections.requests, most)
 
 
 class _Worker:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pmilter.dispatchers.serving import Handler, Listener
+    from pmilter.dispatchers.accepting import Listener
+    from pmilter.dispatchers.handling import Handler
     from pmilter.milter import Milter
 
     Dispatcher = Callable[[Milter, Listener, Handler], None]
@@ -32,18 +33,22 @@ MODULES: Final = {
 _DEFAULT: Final = "postfork"
 
 
-def dispatcher_named(name: str) -> Dispatcher:
-    """Return the dispatcher of a name, with its default parameters.
+def dispatcher_named(name: str, **parameters: Any) -> Dispatcher:
+    """Return the dispatcher of a name.
+
+    Args:
+        name: Its name.
+        **parameters: What its function takes; by default all as it is by default.
 
     Raises:
-        ConfigError: There is none of this name.
+        ConfigError: There is none of this name, or a parameter is wrong.
     """
     if name not in MODULES:
         raise ConfigError(
             f"unknown dispatcher {name!r}; there are {', '.join(MODULES)}", source=name
         )
-    factory: Callable[[], Dispatcher] = getattr(import_module(MODULES[name]), f"{name}_dispatcher")
-    return factory()
+    factory: Callable[..., Dispatcher] = getattr(import_module(MODULES[name]), f"{name}_dispatcher")
+    return factory(**parameters)
 
 
 def choose_dispatcher(milter: Milter) -> Dispatcher:

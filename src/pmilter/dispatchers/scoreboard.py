@@ -10,7 +10,7 @@ import time
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pmilter.effects import Call
+from pmilter.effects import Call, call_at_once
 
 if TYPE_CHECKING:
     from pmilter.effects import Talk
@@ -34,15 +34,38 @@ class State(IntEnum):
 class Census(NamedTuple):
     """What a service has, for its status line."""
 
-    connections: int
+    connections: int = 0
     """Open now."""
-    children: int
+    children: int = 0
     """Processes below this one."""
-    requests: int
+    requests: int = 0
     """Connections since the start."""
+    probes: int = 0
+    """Those of them that had nothing for the filter."""
+    denied: int = 0
+    """Connections since the start that were cut off, since who made them may not connect."""
+
+    def __str__(self) -> str:
+        """Return it as people read it."""
+        return (
+            f"{self.connections} connections, {self.children} children, {self.requests} requests, "
+            f"{self.probes} probes, {self.denied} denied"
+        )
+
+    def past(self) -> Census:
+        """Return what is left of it when its process has ended."""
+        return self._replace(connections=0, children=0)
+
+
+def together(*parts: Census) -> Census:
+    """Return the sum of several."""
+    return Census(*map(sum, zip(*parts, strict=True)))
 
 
 _DUE: Final = 1
+_COUNTS: Final = 3
+"""Where the numbers of the census begin."""
+
 _CELL: Final = 8
 """Bytes of a number."""
 
@@ -70,6 +93,8 @@ class Row:
         connections: How many it serves now.
         children: How many it has itself.
         requests: How many connections it has taken.
+        probes: How many of them had nothing for the filter.
+        denied: How many it has cut off.
     """
 
     __slots__ = ("cells",)
@@ -80,6 +105,8 @@ class Row:
     connections = _Cell(3)
     children = _Cell(4)
     requests = _Cell(5)
+    probes = _Cell(6)
+    denied = _Cell(7)
     SIZE: Final = 8
 
     def __init__(self, cells: memoryview[float]) -> None:
@@ -92,11 +119,11 @@ class Row:
 
     def publish(self, census: Census) -> None:
         """Tell the numbers for the status line."""
-        self.connections, self.children, self.requests = census
+        self.connections, self.children, self.requests, self.probes, self.denied = census
 
     def census(self) -> Census:
         """Return the numbers for the status line."""
-        return Census(int(self.connections), int(self.children), int(self.requests))
+        return Census(*map(int, self.cells[_COUNTS:]))
 
 
 class Scoreboard:
@@ -139,6 +166,17 @@ class LifeSign:
     def __init__(self, row: Row) -> None:
         self._cells = row.cells
         self._pending: set[int] = set()
+
+    def call_at_once(self, call: Call) -> Any:
+        """Call a callback as `effects.call_at_once` does, and show that it is under way; for a process that makes one call at a time."""
+        timeout = call.timeout
+        if timeout is None:
+            return call_at_once(call)
+        self._cells[_DUE] = time.monotonic() + timeout + MARGIN
+        try:
+            return call_at_once(call)
+        finally:
+            self._cells[_DUE] = 0.0
 
     def over(self, talk: Talk) -> Talk:
         """Return a conversation that is the same as another, and notes its calls.

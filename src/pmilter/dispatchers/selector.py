@@ -9,17 +9,19 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from pmilter.dispatchers.driver import QUICKACK, READ_SIZE, peer_name
-from pmilter.dispatchers.overflow import Overflow, Places, check_overflow
-from pmilter.dispatchers.serving import REFUSAL_TIME, Stopped
-from pmilter.effects import Call, Receive, thrown
+from pmilter.dispatchers.accepting import Stopped
+from pmilter.dispatchers.driver import LONG_READ_SIZE, QUICKACK, READ_SIZE, peer_name
+from pmilter.dispatchers.handling import REFUSAL_TIME
+from pmilter.dispatchers.overflow import Overflow, Place, Places, check_overflow, places_for
+from pmilter.effects import Receive
 from pmilter.errors import MilterTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pmilter.dispatchers.accepting import Listener
+    from pmilter.dispatchers.handling import Handler
     from pmilter.dispatchers.registry import Dispatcher
-    from pmilter.dispatchers.serving import Handler, Listener
     from pmilter.effects import Effect, Talk
     from pmilter.milter import Milter
 
@@ -30,7 +32,12 @@ _OUT: Final = select.POLLOUT
 _ROUND: Final = 1.0
 """Seconds between two looks for connections whose time is over."""
 
+_LAST_MOMENT: Final = 1.0
+"""Seconds for the callbacks of connections that were cut off."""
+
 _NEVER: Final = float("inf")
+_NOT: Final = -1
+"""The listening socket while none is waited for."""
 
 
 def selector_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
@@ -45,8 +52,7 @@ def selector_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
     check_overflow(overflow)
 
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
-        limit = milter.get_max_interpreters() or handler.program.plan.limits.connections
-        _Loop(listener, handler, Places(limit, overflow)).run()
+        _Loop(listener, handler, places_for(milter, handler, overflow)).run()
 
     return serve
 
@@ -56,25 +62,33 @@ class _Connection:
 
     __slots__ = (
         "deadline",
+        "place",
         "quickack",
+        "read_size",
+        "receives_next",
         "recv",
         "resume",
         "send",
         "sock",
         "talk",
+        "timeout",
         "unsent",
         "until",
     )
 
-    def __init__(self, sock: socket.socket, talk: Talk, until: float) -> None:
+    def __init__(self, sock: socket.socket, talk: Talk, place: Place, until: float) -> None:
         self.sock = sock
+        self.place = place
         self.talk = talk
         self.resume = talk.send
         self.recv = sock.recv
         self.send = sock.send
         self.until = until
         self.deadline = until
+        self.timeout: float | None = None
         self.unsent: memoryview | None = None
+        self.receives_next = False
+        self.read_size = READ_SIZE
         self.quickack = sock.family != socket.AF_UNIX and QUICKACK is not None
 
 
@@ -94,89 +108,107 @@ class _Loop:
         self._places = places
         self._poller = _Poller()
         self._connections: dict[int, _Connection] = {}
-        self._listening = False
+        self._watched: tuple[int, ...] = ()
+        self._listening = _NOT
+        self._now = time.monotonic()
+        self._next_look = self._now
 
     def run(self) -> None:
         """Serve until all has come to its end."""
-        self._poller.register(self._serving.stop_fd, _IN)
-        self._listen()
-        clock, poll, connections = time.monotonic, self._poller.poll, self._connections
-        looked = clock()
+        serving, connections = self._serving, self._connections
         try:
-            while not self._serving.stopping:
-                events = poll(_ROUND)
-                now = clock()
-                for fd, _ in events:
-                    connection = connections.get(fd)
-                    if connection is not None:
-                        self._attend(connection, now)
-                    elif fd == self._serving.stop_fd:
-                        self._serving.stop_here()
-                    else:
-                        self._accept(now)
-                if now - looked >= _ROUND:
-                    looked = now
-                    self._time_out(now)
-        except Stopped:
-            pass
+            while not serving.ending:
+                self._round(_ROUND)
+            self._stop_listening()
+            self._listener.close()  # lest MTAs wait for a connection that is never accepted
+            while connections and (left := serving.time_left()) > 0:
+                self._round(left)
+            serving.connections.cut_off()
+            deadline = self._now + _LAST_MOMENT
+            while connections and (left := deadline - self._now) > 0:
+                self._round(left)
         finally:
-            self._finish()
             self._poller.close()
 
-    def _finish(self) -> None:
-        """Let open messages end, for as long as the grace period allows."""
-        serving = self._serving
-        serving.stop_here()
-        self._unlisten()
-        self._poller.unregister(serving.stop_fd)
-        deadline = time.monotonic() + serving.grace
-        while self._connections and not serving.urgent and (now := time.monotonic()) < deadline:
-            for fd, _ in self._poller.poll(min(_ROUND, deadline - now)):
-                if (connection := self._connections.get(fd)) is not None:
-                    self._attend(connection, now)
-        for connection in tuple(self._connections.values()):
-            self._perform(connection, connection.resume, b"", time.monotonic())
-            self._close(connection)
+    def _round(self, seconds: float) -> None:
+        """Wait until something happens, for some seconds at most, and do what it makes possible."""
+        now = self._now
+        if now >= self._next_look:
+            self._look(now)
+        connections, attend = self._connections, self._attend
+        events = self._poller.poll(min(seconds, self._next_look - now))
+        now = self._now = time.monotonic()
+        for fd, _ in events:
+            connection = connections.get(fd)
+            if connection is not None:
+                attend(connection, now)
+            elif fd == self._listening:
+                self._accept(now)
+            elif fd in self._watched:
+                self._serving.heed(fd)
+                self._watch()
+
+    def _look(self, now: float) -> None:
+        """Do what is to be done from time to time."""
+        self._watch()
+        self._time_out(now)
+        self._listen()
+        self._next_look = now + min(_ROUND, self._serving.notifier.sign_of_life())
+
+    def _watch(self) -> None:
+        """Wait for what may happen to the service."""
+        watched = self._serving.watched_fds()
+        if watched != self._watched:
+            for fd in self._watched:
+                self._poller.unregister(fd)
+            for fd in watched:
+                self._poller.register(fd, _IN)
+            self._watched = watched
 
     # --- accepting
 
     def _listen(self) -> None:
-        if not self._listening:
-            self._poller.register_listener(self._listener.socket.fileno())
-            self._listening = True
+        if self._listening == _NOT and not self._places.full and not self._serving.ending:
+            self._listening = self._listener.socket.fileno()
+            self._poller.register(self._listening, _IN)
 
-    def _unlisten(self) -> None:
-        if self._listening:
-            self._poller.unregister(self._listener.socket.fileno())
-            self._listening = False
+    def _stop_listening(self) -> None:
+        if self._listening != _NOT:
+            self._poller.unregister(self._listening)
+            self._listening = _NOT
 
     def _accept(self, now: float) -> None:
         """Accept one connection: not all that wait, so that other processes get their share."""
-        accepted = self._listener.accept_now()
-        if accepted is None:
-            return
-        sock = accepted[0]
         try:
-            self._begin(sock, now)
-        except OSError as error:  # gone before it began
-            logger.info("a connection was lost: %s", error)
-            sock.close()
-        if self._places.full:
-            self._unlisten()
+            accepted = self._listener.accept_now()
+        except Stopped:
+            return
+        if accepted is not None:
+            self._begin(accepted[0], now)
+        if self._places.full or self._listener.exhausted:
+            self._stop_listening()
 
     def _begin(self, sock: socket.socket, now: float) -> None:
-        sock.setblocking(False)  # noqa: FBT003  # the standard library's own signature
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        peer = peer_name(sock)
-        served = self._places.take()
-        make = self._handler.conversation if served else self._handler.refusal
-        connection = _Connection(
-            sock, make(peer, sock.send), _NEVER if served else now + REFUSAL_TIME
-        )
+        try:
+            sock.setblocking(False)  # noqa: FBT003  # the standard library's own signature
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer = peer_name(sock)
+            self._poller.register(sock.fileno(), _IN)
+        except OSError as error:
+            self._handler.lost(error)
+            sock.close()
+            return
+        place = self._places.take(sock)
+        if place is None:
+            self._poller.unregister(sock.fileno())
+            sock.close()
+            return
+        make = self._handler.conversation if place.served else self._handler.refusal
+        until = _NEVER if place.served else now + REFUSAL_TIME
+        connection = _Connection(sock, make(peer, sock.send, at_once=True), place, until)
         self._connections[sock.fileno()] = connection
-        self._serving.enter(sock)
-        self._poller.register(sock.fileno(), _IN)
+        self._serving.connections.enter(sock)
         self._perform(connection, connection.resume, None, now)
 
     # --- performing
@@ -189,43 +221,46 @@ class _Loop:
         try:
             if connection.quickack:
                 connection.sock.setsockopt(socket.IPPROTO_TCP, QUICKACK or 0, 1)
-            data = connection.recv(READ_SIZE)
+            data = connection.recv(connection.read_size)
         except BlockingIOError:
             return
         except OSError as error:
             self._perform(connection, connection.talk.throw, error, now)
             return
+        connection.read_size = READ_SIZE if len(data) < connection.read_size else LONG_READ_SIZE
         self._perform(connection, connection.resume, data, now)
 
     def _perform(
         self, connection: _Connection, step: Callable[[Any], Effect], value: object, now: float
     ) -> None:
         """Carry a conversation on, up to where it waits."""
-        resume = connection.resume
         while True:
             try:
-                effect = step(value)
+                effect: Any = step(value)
             except StopIteration:
                 self._close(connection)
                 return
-            step = resume
             try:
-                if type(effect) is Call:
-                    value = effect.function(*effect.arguments)
-                elif type(effect) is Receive:
-                    timeout = effect.timeout
-                    connection.deadline = connection.until if timeout is None else now + timeout
+                if type(effect) is Receive:
+                    connection.timeout = timeout = effect.timeout
+                    answer = effect.answer
+                    if answer and not self._has_sent(connection, answer, now):
+                        connection.receives_next = True
+                    else:
+                        connection.deadline = _NEVER if timeout is None else now + timeout
                     return
-                elif self._has_sent(connection, effect.data, now):  # type: ignore[union-attr]  # it is a Send
-                    value = None
-                else:
+                if not self._has_sent(connection, effect.data, now):
                     return
-            except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-                step, value = connection.talk.throw, thrown(error)
+                step, value = connection.resume, None
+            except OSError as error:
+                step, value = connection.talk.throw, error
 
     def _has_sent(self, connection: _Connection, data: bytes, now: float) -> bool:
         """Send; return False where the conversation is to wait until the MTA takes the rest."""
-        sent = _send(connection, data)
+        try:
+            sent = connection.send(data)
+        except BlockingIOError:
+            sent = 0
         if sent == len(data):
             return True
         connection.unsent = memoryview(data)[sent:]
@@ -244,7 +279,12 @@ class _Loop:
         if sent == len(unsent):
             connection.unsent = None
             self._poller.modify(connection.sock.fileno(), _IN)
-            self._perform(connection, connection.resume, None, now)
+            if connection.receives_next:
+                connection.receives_next = False
+                timeout = connection.timeout
+                connection.deadline = _NEVER if timeout is None else now + timeout
+            else:
+                self._perform(connection, connection.resume, None, now)
 
     def _time_out(self, now: float) -> None:
         """End the connections whose time is over."""
@@ -264,11 +304,10 @@ class _Loop:
         if self._connections.pop(fd, None) is None:
             return
         self._poller.unregister(fd)
+        self._serving.connections.leave(connection.sock)
         connection.sock.close()
-        self._serving.leave(connection.sock)
-        self._places.give(served=connection.until == _NEVER)
-        if not self._places.full and not self._serving.ending:
-            self._listen()
+        self._places.give(connection.place)
+        self._listen()
 
 
 def _send(connection: _Connection, data: bytes | memoryview) -> int:
@@ -287,14 +326,6 @@ class _Poller:
         self._poll = self._epoll or select.poll()
         self.register = self._poll.register
         self.modify = self._poll.modify
-
-    def register_listener(self, fd: int) -> None:
-        """Register a socket that several processes may accept on: not all of them need be woken for each connection."""
-        if self._epoll is not None:
-            with contextlib.suppress(OSError):
-                self._epoll.register(fd, _IN | select.EPOLLEXCLUSIVE)
-                return
-        self._poll.register(fd, _IN)
 
     def unregister(self, fd: int) -> None:
         """Forget a descriptor; one that is closed already has been forgotten."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from pmilter.dispatchers.serving import Stopped
+from pmilter.dispatchers.accepting import Stopped
 
 if TYPE_CHECKING:
+    from pmilter.dispatchers.accepting import Listener
+    from pmilter.dispatchers.handling import Handler
     from pmilter.dispatchers.registry import Dispatcher
-    from pmilter.dispatchers.serving import Handler, Listener
     from pmilter.milter import Milter
 
 

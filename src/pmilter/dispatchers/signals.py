@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from pmilter.dispatchers.parent import Parent
+from pmilter.dispatchers.pipes import Pipe
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pmilter.dispatchers.serving import Serving
+
+logger: Final = logging.getLogger("pmilter")
 
 SIGNALS: Final = (
     signal.SIGTERM,
@@ -20,7 +27,77 @@ SIGNALS: Final = (
     signal.SIGHUP,
     signal.SIGUSR1,
 )
-"""Those that a service handles, see `Serving.signalled`."""
+"""Those that a service handles."""
+
+
+class Errands:
+    """What signals ask of a service.
+
+    What is more than a word to the service is not done by the signal handler, where that can be helped: it interrupts the main thread
+    anywhere, in the middle of logging too.
+
+    Args:
+        serving: The service.
+
+    Attributes:
+        reader: Readable when there is something to `run`.
+        awaited: True where somebody waits for that; else all is done at once.
+        on_hup: What SIGHUP does; a service that can reload sets it.
+    """
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._numbers: deque[int] = deque()
+        self._bell = Pipe()
+        self._was_told_to_stop = False
+        self.reader = self._bell.reader
+        self.awaited = False
+        self.on_hup: Callable[[], object] = _ignore_hup
+
+    def signalled(self, number: int) -> None:
+        """Handle a signal: TERM and INT stop, the second of them at once; QUIT stops at once; USR1 and HUP are left to `run`.
+
+        In a child only TERM and QUIT count, and TERM any number of times: a terminal sends its signals to parent and children,
+        and a service manager sends TERM to all.
+        """
+        if number == signal.SIGQUIT:
+            self._serving.hurry()
+        elif isinstance(self._serving.parent, Parent):
+            if number == signal.SIGTERM:
+                self._serving.stop_here()
+        elif number not in {signal.SIGTERM, signal.SIGINT}:
+            self._note(number)
+        elif self._was_told_to_stop:
+            self._serving.hurry()
+        else:
+            self._was_told_to_stop = True
+            self._serving.stop_here()
+
+    def _note(self, number: int) -> None:
+        self._numbers.append(number)
+        self._bell.write()
+        if not self.awaited:  # the dispatcher has a loop of its own, which may not look at the bell
+            self.run()
+
+    def run(self) -> None:
+        """Do what is left to do: log a status line, reload."""
+        self._bell.drain()
+        while self._numbers:
+            if self._numbers.popleft() == signal.SIGHUP:
+                self.on_hup()
+            else:
+                # Whoever asks wants to see it, whatever the level of the log.
+                logger.warning("status: %s", self._serving.census())
+
+    def close(self) -> None:
+        """Release the descriptors."""
+        self._bell.close()
+
+
+def _ignore_hup() -> None:
+    logger.warning(
+        "SIGHUP is ignored: only 'pmilter run --listen ...' loads a filter anew; restart it"
+    )
 
 
 @contextlib.contextmanager
@@ -44,7 +121,7 @@ def take_signals(serving: Serving) -> dict[signal.Signals, Any]:
 
     def handle(number: int, _frame: object) -> None:
         if os.getpid() == owner:
-            serving.signalled(number)
+            serving.errands.signalled(number)
         else:  # a process that a callback has forked; what the service has to do with it ends there
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

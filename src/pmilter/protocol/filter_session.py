@@ -19,10 +19,9 @@ _NONE: Final[frozenset[Answer]] = frozenset()
 _CONTINUE: Final = Continue().encode()
 _CONTINUE_CODE: Final = int(Answer.CONTINUE)
 _MACRO: Final = int(Command.MACRO)
-_ABORT: Final = int(Command.ABORT)
 _OPTNEG: Final = int(Command.OPTNEG)
 # An enum's members looked up through its class cost a Python call on 3.11, and this runs for every header of every mail.
-_REPEAT: Final = Move.REPEAT
+_NO_COMMAND: Final = Move.ILLEGAL
 _OPTIONS_SIZE: Final = 12
 _START: Final = State.START
 _CLOSED: Final = State.CLOSED
@@ -53,8 +52,9 @@ class FilterSession:
     """
 
     __slots__ = (
-        "_next_frame",
+        "_frames",
         "_out",
+        "_rows",
         "_terms",
         "agreement",
         "answered",
@@ -71,8 +71,9 @@ class FilterSession:
 
     def __init__(self, *, frame_limit: int = DEFAULT_LIMIT, macro_limit: int = 256) -> None:
         self.reader = FrameReader(frame_limit)
-        self._next_frame = self.reader.next_frame
+        self._frames = self.reader.frames
         self._terms = UNNEGOTIATED
+        self._rows = UNNEGOTIATED.rows
         self.due = _NONE
         self._out: list[bytes] = []
         self.unsent = 0
@@ -91,7 +92,7 @@ class FilterSession:
         return self.reader.partial != 0
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the MTA; interprets nothing. All commands received before must have been taken."""
+        """Take bytes from the MTA; interprets nothing."""
         self.reader.feed(data)
 
     def next_command(self) -> Message | None:
@@ -114,42 +115,41 @@ class FilterSession:
             raise LocalProtocolError(
                 "the reply to the command before is still due", state=self.state.name
             )
-        state = self.state
-        while (frame := self._next_frame()) is not None:
-            code, payload = frame
-            if code == _MACRO and state is not _START and state is not _CLOSED:
-                self.macros.put(payload)
-                continue
-            try:
-                moves, replies, following, order = self._terms.entries[code]
-            except KeyError:
-                raise self._illegal(code) from None
-            move = moves[state]
-            if not move:
-                raise self._illegal(code)
-            self.payload = payload
-            self.move = move
-            self.command = code
-            self.answered = _CONTINUE_CODE
-            self.due = replies
-            if move is not _REPEAT:
-                if self.macros.top > order:
-                    self.macros.clear_after(order)
-                if following is not None:
-                    self.state = following
-                if state is _START or code == _ABORT:
-                    self._note(code, state)
-            return code
+        frames = self._frames
+        while frames:
+            code, payload = frames.popleft()
+            if self.step(code, payload):
+                return code
+        if self.reader.fault is not None:
+            raise self.reader.fault
         return 0
 
-    def _note(self, code: int, state: State) -> None:
-        """Note what negotiation and abort mean beyond their place in the tables."""
-        if code == _OPTNEG:
-            self.offer = Options.decode(
-                self.payload[:_OPTIONS_SIZE]
-            )  # no MTA has macro lists to offer
-        elif code == _ABORT and state >= State.IDLE:
-            self.state = State.IDLE
+    def step(self, code: int, payload: bytes) -> Move:
+        """Take one frame: a macro packet goes to `macros`, and is `Move.ILLEGAL`; of a command, return what it means here.
+
+        `advance` for those who take the frames from `reader` themselves, and have answered the command before.
+        """
+        state = self.state
+        if code == _MACRO and state is not _START and state is not _CLOSED:
+            self.macros.put(payload)
+            return _NO_COMMAND
+        try:
+            move, replies, following, order = self._rows[state][code]
+        except KeyError:
+            raise self._illegal(code) from None
+        self.payload = payload
+        self.move = move
+        self.command = code
+        self.answered = _CONTINUE_CODE
+        self.due = replies
+        macros = self.macros
+        if macros.top > order:
+            macros.clear_after(order)
+        if following is not state:
+            self.state = following
+            if code == _OPTNEG:  # no MTA has macro lists to offer
+                self.offer = Options.decode(payload[:_OPTIONS_SIZE])
+        return move
 
     def _illegal(self, code: int) -> RemoteProtocolError:
         kind = COMMANDS.get(code)
@@ -178,6 +178,7 @@ class FilterSession:
             raise LocalProtocolError(f"the answer {answer!r} goes beyond the offer {offer!r}")
         self.agreement = answer
         self._terms = terms(answer.version, int(answer.steps))
+        self._rows = self._terms.rows
         self.due = _NONE
         self._out.append(answer.encode())
 

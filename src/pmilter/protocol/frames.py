@@ -6,6 +6,7 @@ Rules: docs/protocol.md, "Frames".
 
 from __future__ import annotations
 
+from collections import deque
 from struct import Struct
 from typing import Final
 
@@ -35,20 +36,19 @@ class FrameReader:
         limit: Largest payload accepted, in bytes; the code byte is not counted.
 
     Attributes:
-        size: Bytes of the piece at hand.
-        taken: How many of them have been handed out as frames; the same as `size` where there is nothing left.
-        partial: A number that stands for the frame that has begun and waits for more bytes, or 0; right once `next_frame` has
-            returned None.
+        frames: The whole frames at hand, as (code, payload), for who takes them without `next_frame`.
+        fault: What is wrong with the stream after them, or None. It cannot be read on after that.
+        partial: A number that stands for the frame that has begun and waits for more bytes, or 0.
     """
 
-    __slots__ = ("_buffer", "_partial", "_partials", "_virgin", "limit", "partial", "size", "taken")
+    __slots__ = ("_largest", "_partials", "_rest", "_virgin", "fault", "frames", "limit", "partial")
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self.limit = limit
-        self._buffer = b""
-        self.taken = 0
-        self.size = 0
-        self._partial = bytearray()
+        self._largest = limit + 1
+        self.frames: deque[tuple[int, bytes]] = deque()
+        self.fault: RemoteProtocolError | None = None
+        self._rest = bytearray()
         self._partials = 0
         self.partial = 0
         self._virgin = True
@@ -56,21 +56,34 @@ class FrameReader:
     @property
     def clean(self) -> bool:
         """True where no frame has been begun, so that an end of file here is a normal one."""
-        return not self._partial and self.taken == self.size
+        return not self._rest and not self.frames
 
     @property
     def pending(self) -> int:
         """Bytes received and not yet handed out as frames."""
-        return len(self._partial) + self.size - self.taken
+        return len(self._rest) + sum(HEADER_SIZE + len(payload) for _, payload in self.frames)
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they came. All frames fed before must have been taken."""
-        if self._partial:
-            self._partial += data
-            return
-        self._buffer = self._buffer[self.taken :] + data if self.taken < self.size else data
-        self.size = len(self._buffer)
-        self.taken = 0
+        """Take bytes as they came."""
+        if self._rest:
+            self._rest += data
+            if self.fault is not None:
+                return
+            data = self._first_of_rest()
+        start, size, add, largest = 0, len(data), self.frames.append, self._largest
+        while size - start >= HEADER_SIZE:
+            length, code = _unpack_header(data, start)
+            if not 0 < length <= largest:
+                self.fault = self._bad_length(length, data[start : start + 16])
+                break
+            end = start + 4 + length
+            if end > size:
+                break
+            add((code, data[start + HEADER_SIZE : end]))
+            start = end
+            self._virgin = False
+        if start < size:
+            self._keep(data, start)
 
     def next_frame(self) -> tuple[int, bytes] | None:
         """Return the next whole frame as (code, payload), or None where more bytes are needed.
@@ -78,51 +91,37 @@ class FrameReader:
         Raises:
             RemoteProtocolError: The length is 0 or above the limit. The stream cannot be read on after this.
         """
-        start = self.taken
-        available = self.size - start
-        if available < HEADER_SIZE:
-            if self._partial:
-                return self._next_from_partial()
-            if available:
-                self._keep_partial()
-            return None
-        buffer = self._buffer
-        length, code = _unpack_header(buffer, start)
-        if not 0 < length <= self.limit + 1:
-            raise self._bad_length(length, buffer[start : start + 16])
-        if length + 4 > available:
-            self._keep_partial()
-            return None
-        end = self.taken = start + 4 + length
-        self._virgin = False
-        return code, buffer[start + HEADER_SIZE : end]
+        if self.frames:
+            return self.frames.popleft()
+        if self.fault is not None:
+            raise self.fault
+        return None
 
-    def _keep_partial(self) -> None:
+    def _keep(self, data: bytes, start: int) -> None:
         """Move a begun frame to a growing buffer, so that many small pieces cost linear time."""
+        self._rest += memoryview(data)[start:]
         self._partials += 1
         self.partial = self._partials
-        self._partial += memoryview(self._buffer)[self.taken :]
-        self._buffer = b""
-        self.taken = self.size = 0
 
-    def _next_from_partial(self) -> tuple[int, bytes] | None:
-        partial = self._partial
-        if len(partial) < HEADER_SIZE:
-            return None
-        length, code = _unpack_header(partial)
-        if not 0 < length <= self.limit + 1:
-            raise self._bad_length(length, bytes(partial[:16]))
+    def _first_of_rest(self) -> bytes:
+        """Where the frame that was begun is whole now, hand it out, and return what follows it."""
+        rest = self._rest
+        if len(rest) < HEADER_SIZE:
+            return b""
+        length, code = _unpack_header(rest)
+        if not 0 < length <= self._largest:
+            self.fault = self._bad_length(length, bytes(rest[:16]))
+            return b""
         end = 4 + length
-        if len(partial) < end:
-            return None
-        with memoryview(partial) as view:
-            payload = bytes(view[HEADER_SIZE:end])
-            self._buffer = bytes(view[end:])
-        self.size = len(self._buffer)
-        self._partial = bytearray()
+        if len(rest) < end:
+            return b""
+        with memoryview(rest) as view:
+            self.frames.append((code, bytes(view[HEADER_SIZE:end])))
+            following = bytes(view[end:])
+        self._rest = bytearray()
         self.partial = 0
         self._virgin = False
-        return code, payload
+        return following
 
     def _bad_length(self, length: int, head: bytes) -> RemoteProtocolError:
         foreign = looks_like(head) if self._virgin else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from pmilter.protocol.constants import PROTOCOL_VERSION, Answer, Step
+from pmilter.protocol.constants import PROTOCOL_VERSION, Answer, Command, Step
 from pmilter.protocol.macros import ORDER
 from pmilter.protocol.negotiation import max_payload
 from pmilter.protocol.rules import RULES, Move, Rule, State, moves
@@ -14,7 +14,7 @@ _NONE: Final[frozenset[Answer]] = frozenset()
 
 
 class Entry(NamedTuple):
-    """What one command means under an agreement. Unpacked as a tuple where speed counts."""
+    """What one command means under an agreement."""
 
     moves: tuple[Move, ...]
     """By state."""
@@ -26,11 +26,18 @@ class Entry(NamedTuple):
     """Place of its macros in `macros.ORDER`; commands without any clear none."""
 
 
+Row = dict[int, tuple[Move, frozenset[Answer], State, int]]
+"""What the commands mean in one state, those that are legal there: move, what may answer it, the state after it, and the place of
+`macros.ORDER` beyond which it clears."""
+
+
 class Terms(NamedTuple):
     """The tables under one agreement."""
 
     entries: dict[int, Entry]
     """By command code."""
+    rows: tuple[Row, ...]
+    """The same by state, for those who look one up for every header of every mail."""
     max_payload: int
     """Largest payload in bytes that may be sent."""
 
@@ -44,7 +51,22 @@ def terms(version: int, steps: int) -> Terms:
         code: Entry(rows[code], _replies(rule, bits), rule.state, ORDER.get(code, len(ORDER)))
         for code, rule in RULES.items()
     }
-    return Terms(entries, max_payload(bits))
+    return Terms(entries, tuple(_row(entries, state) for state in State), max_payload(bits))
+
+
+def _row(entries: dict[int, Entry], state: State) -> Row:
+    row: Row = {}
+    for code, (moves_, replies, following, order) in entries.items():
+        move = moves_[state]
+        if move is Move.ILLEGAL:
+            continue
+        if move is Move.REPEAT:  # of what was decided, nothing changes any more
+            row[code] = (move, replies, state, len(ORDER))
+        elif code == Command.ABORT and state >= State.IDLE:
+            row[code] = (move, replies, State.IDLE, order)
+        else:
+            row[code] = (move, replies, following or state, order)
+    return row
 
 
 def _replies(rule: Rule, bits: Step) -> frozenset[Answer]:

@@ -68,6 +68,8 @@ class FilterEnd:
                 self._out += effect.data
                 effect = self._resume(self._talk.send, None)
         self._waiting = effect is not None
+        if effect is not None:
+            self._out += effect.answer
 
     def _call(self, call: Call) -> Effect | None:
         try:

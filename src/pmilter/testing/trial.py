@@ -10,6 +10,7 @@ from pmilter.testing.mta import Mta
 
 if TYPE_CHECKING:
     from pmilter.milter import Milter
+    from pmilter.protocol.messages import Options
 
 QUEUE_ID: Final = "pmilter-trial"
 """The queue id of the synthetic message, by which a callback can tell it from mail."""
@@ -24,11 +25,14 @@ This message exists in memory only.
 """
 
 
-def try_out(milter: Milter) -> None:
+def try_out(milter: Milter) -> Options | None:
     """Run a session with one small message through a filter. Any verdict will do; what no callback may do is raise.
 
     The callbacks run as with mail, with sender and recipient postmaster@localhost, from 127.0.0.1, and with the queue id
     `QUEUE_ID`.
+
+    Returns:
+        What was agreed on with an MTA that offers everything.
 
     Raises:
         ConfigError: A callback has raised, or the filter cannot be negotiated with.
@@ -37,8 +41,10 @@ def try_out(milter: Milter) -> None:
         milter, connect=("localhost", "127.0.0.1"), helo="localhost", macros={"i": QUEUE_ID}
     ) as mta:
         mta.send(_MESSAGE, "postmaster@localhost", ["postmaster@localhost"])
+        agreement = mta.agreement
     if mta.errors:
         raise ConfigError(f"{milter.name} fails in a trial session: {_told(mta.errors[0])}")
+    return agreement
 
 
 def _told(error: BaseException) -> str:
