@@ -45,6 +45,7 @@ logger: Final = logging.getLogger("pmilter")
 
 _STATUS_CONTINUE: Final = Status.CONTINUE
 _NEXT: Final = Move.NEXT
+_OPEN_MESSAGE: Final = Move.OPEN
 _RCPT: Final = int(Command.RCPT)
 _DELIVERS: Final = frozenset({Answer.CONTINUE, Answer.ACCEPT})
 _GOES_ON: Final = frozenset({Status.CONTINUE, Status.SKIP, Status.NOREPLY})
@@ -175,10 +176,11 @@ class Conversation:
                         self._answer_over_limit(stage)
                         continue
                     if stage.function is not None:
-                        call.function = stage.function
+                        if call.stage is not stage.name:
+                            call.stage = stage.name
+                            call.function = stage.function
+                            call.timeout = stage.timeout
                         call.arguments = stage.arguments(self._context, payload)
-                        call.stage = stage.name
-                        call.timeout = stage.timeout
                         self._called = True
                         try:
                             outcome = (yield call) if perform is None else perform(call)
@@ -191,8 +193,8 @@ class Conversation:
                             self._verdicts.settle(
                                 stage, self._verdict(stage, outcome), self._context
                             )
-                        if session.unsent > _FLUSH_SIZE:
-                            yield Send(take())
+                            if session.unsent > _FLUSH_SIZE:
+                                yield Send(take())
                     go_on()
                     if code == _RCPT:
                         self._note_recipient()
@@ -225,7 +227,10 @@ class Conversation:
         session = self._session
         if session.move is not _NEXT:
             COMMANDS[code].decode(session.payload)  # raises: what is malformed begins no message
-            yield from self._boundary(session.move)
+            if session.move is _OPEN_MESSAGE:
+                self._begin_message()
+            else:
+                yield from self._boundary(session.move)
         if stage is None:
             yield from self._control(code)
             return
@@ -356,15 +361,19 @@ class Conversation:
     # --- the other commands
 
     def _boundary(self, move: Move) -> Talk:
-        """Do what the begin, the breaking or the repeating of a message asks for."""
+        """Do what the breaking or the repeating of a message asks for."""
         if move is Move.REPEAT:
             return
-        if move is not Move.OPEN:
-            yield from self._ask_unanswered("abort", self._program.abort)
-            self._facts.end_message()
-        if move is not Move.BREAK:
-            self._facts.begin_message()
-            self._tally.begin_message()
+        yield from self._ask_unanswered("abort", self._program.abort)
+        self._facts.end_message()
+        if move is Move.BREAK:
+            self._verdicts.begin_message()
+        else:
+            self._begin_message()
+
+    def _begin_message(self) -> None:
+        self._facts.begin_message()
+        self._tally.begin_message()
         self._verdicts.begin_message()
 
     def _control(self, code: int) -> Talk:

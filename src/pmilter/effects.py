@@ -57,10 +57,10 @@ class Call:
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
-    stage: str
     timeout: float | None
 
     def __init__(self) -> None:
+        self.stage = ""
         self.deadline: float | None = None
 
 

@@ -102,7 +102,9 @@ def _held() -> list[str]:
     """Return the sets in which this process has capabilities, as the kernel shows them; none where it shows nothing."""
     if sys.platform != "linux":
         return []
-    lines = _STATUS.read_bytes().splitlines()  # bytes: no codec to be loaded, which the new user may not read
+    lines = (
+        _STATUS.read_bytes().splitlines()
+    )  # bytes: no codec to be loaded, which the new user may not read
     sets = [line for line in lines if line.startswith(_CAPABILITIES)]
     return [line.decode() for line in sets if int(line.split()[1], 16)]
 

@@ -226,10 +226,11 @@ def _envelope(context: Context, payload: bytes) -> tuple[Any, ...]:
 
 def _header(context: Context, payload: bytes) -> tuple[Any, ...]:
     # Decoding does not see over a NUL, so one pass over both texts gives the same as one for each.
-    name, _, value = payload.decode("utf-8", "surrogateescape").partition("\0")
-    if value[-1:] != "\0":
-        Header.split(payload)  # raises with the reason
-    return (context, name, value[:-1])
+    texts = payload.decode("utf-8", "surrogateescape").split("\0")
+    if len(texts) == 3 and not texts[2]:
+        return (context, texts[0], texts[1])
+    name, value = Header.split(payload)  # raises with the reason, or there are NULs in the value
+    return (context, decode(name), decode(value))
 
 
 def _body(context: Context, payload: bytes) -> tuple[Any, ...]:

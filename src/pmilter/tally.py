@@ -19,7 +19,7 @@ class Tally:
         limits: What to count against.
     """
 
-    __slots__ = ("_exceeded", "_facts", "_header_bytes", "_headers", "_limits", "_rcpts")
+    __slots__ = ("_exceeded", "_facts", "_header_bytes_left", "_headers_left", "_limits", "_rcpts")
 
     def __init__(self, facts: Facts, limits: Limits) -> None:
         self._facts = facts
@@ -29,8 +29,8 @@ class Tally:
     def begin_message(self) -> None:
         """Count from zero."""
         self._rcpts = 0
-        self._headers = 0
-        self._header_bytes = 0
+        self._headers_left = self._limits.headers
+        self._header_bytes_left = self._limits.header_bytes
         self._exceeded = False
 
     def first_excess(self) -> bool:
@@ -66,7 +66,6 @@ class Tally:
 
     def header(self, payload: bytes) -> bool:
         """Count a header field."""
-        self._headers += 1
-        self._header_bytes += len(payload)
-        limits = self._limits
-        return self._headers <= limits.headers and self._header_bytes <= limits.header_bytes
+        self._headers_left -= 1
+        self._header_bytes_left -= len(payload)
+        return self._headers_left >= 0 <= self._header_bytes_left

@@ -240,38 +240,40 @@ class _Loop:
             except StopIteration:
                 self._close(connection)
                 return
+            receives = type(effect) is Receive
+            data = effect.answer if receives else effect.data
             try:
-                if type(effect) is Receive:
-                    connection.timeout = timeout = effect.timeout
-                    answer = effect.answer
-                    if answer and not self._has_sent(connection, answer, now):
-                        connection.receives_next = True
-                    else:
-                        connection.deadline = _NEVER if timeout is None else now + timeout
-                    return
-                if not self._has_sent(connection, effect.data, now):
-                    return
-                step, value = connection.resume, None
+                sent = connection.send(data) if data else 0
+            except BlockingIOError:
+                sent = 0
             except OSError as error:
                 step, value = connection.talk.throw, error
+                continue
+            if receives:
+                timeout = connection.timeout = effect.timeout
+                connection.deadline = _NEVER if timeout is None else now + timeout
+            if sent < len(data):
+                self._send_later(connection, data[sent:], now, receives=receives)
+                return
+            if receives:
+                return
+            step, value = connection.resume, None
 
-    def _has_sent(self, connection: _Connection, data: bytes, now: float) -> bool:
-        """Send; return False where the conversation is to wait until the MTA takes the rest."""
-        try:
-            sent = connection.send(data)
-        except BlockingIOError:
-            sent = 0
-        if sent == len(data):
-            return True
-        connection.unsent = memoryview(data)[sent:]
+    def _send_later(
+        self, connection: _Connection, rest: bytes, now: float, *, receives: bool
+    ) -> None:
+        """Have a conversation wait until the MTA takes the rest; what it waits for then is bytes, or to go on."""
+        connection.unsent = memoryview(rest)
+        connection.receives_next = receives
         connection.deadline = now + self._handler.program.plan.limits.frame_time
         self._poller.modify(connection.sock.fileno(), _OUT)
-        return False
 
     def _send_rest(self, connection: _Connection, now: float) -> None:
         unsent = connection.unsent or memoryview(b"")
         try:
-            sent = _send(connection, unsent)
+            sent = connection.send(unsent)
+        except BlockingIOError:
+            return
         except OSError as error:
             self._perform(connection, connection.talk.throw, error, now)
             return
@@ -280,7 +282,6 @@ class _Loop:
             connection.unsent = None
             self._poller.modify(connection.sock.fileno(), _IN)
             if connection.receives_next:
-                connection.receives_next = False
                 timeout = connection.timeout
                 connection.deadline = _NEVER if timeout is None else now + timeout
             else:
@@ -308,13 +309,6 @@ class _Loop:
         connection.sock.close()
         self._places.give(connection.place)
         self._listen()
-
-
-def _send(connection: _Connection, data: bytes | memoryview) -> int:
-    try:
-        return connection.send(data)
-    except BlockingIOError:
-        return 0
 
 
 class _Poller:

@@ -272,6 +272,8 @@ class FilterSession:
         out = self._out
         if not out:
             return b""
-        self._out = []
         self.unsent = 0
-        return out[0] if len(out) == 1 else b"".join(out)
+        if len(out) == 1:
+            return out.pop()
+        self._out = []
+        return b"".join(out)

@@ -73,14 +73,12 @@ class FrameReader:
         start, size, add, largest = 0, len(data), self.frames.append, self._largest
         while size - start >= HEADER_SIZE:
             length, code = _unpack_header(data, start)
-            if not 0 < length <= largest:
-                self.fault = self._bad_length(length, data[start : start + 16])
-                break
             end = start + 4 + length
-            if end > size:
+            if end > size or not 0 < length <= largest:
                 break
             add((code, data[start + HEADER_SIZE : end]))
             start = end
+        if start:
             self._virgin = False
         if start < size:
             self._keep(data, start)
@@ -102,22 +100,27 @@ class FrameReader:
         self._rest += memoryview(data)[start:]
         self._partials += 1
         self.partial = self._partials
+        self._length_of_rest()
+
+    def _length_of_rest(self) -> int | None:
+        """Return the length of the frame that was begun; None where it is not known yet, or cannot be."""
+        rest = self._rest
+        if len(rest) < HEADER_SIZE:
+            return None
+        length, _ = _unpack_header(rest)
+        if 0 < length <= self._largest:
+            return int(length)
+        self.fault = self._bad_length(length, bytes(rest[:16]))
+        return None
 
     def _first_of_rest(self) -> bytes:
         """Where the frame that was begun is whole now, hand it out, and return what follows it."""
-        rest = self._rest
-        if len(rest) < HEADER_SIZE:
-            return b""
-        length, code = _unpack_header(rest)
-        if not 0 < length <= self._largest:
-            self.fault = self._bad_length(length, bytes(rest[:16]))
-            return b""
-        end = 4 + length
-        if len(rest) < end:
+        rest, length = self._rest, self._length_of_rest()
+        if length is None or len(rest) < 4 + length:
             return b""
         with memoryview(rest) as view:
-            self.frames.append((code, bytes(view[HEADER_SIZE:end])))
-            following = bytes(view[end:])
+            self.frames.append((rest[4], bytes(view[HEADER_SIZE : 4 + length])))
+            following = bytes(view[4 + length :])
         self._rest = bytearray()
         self.partial = 0
         self._virgin = False

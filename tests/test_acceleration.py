@@ -1,0 +1,111 @@
+"""Whether the compiled form is what it says to be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pmilter
+from pmilter import Milter, acceleration
+from pmilter.conversation import Conversation
+from pmilter.program import Program
+from pmilter.protocol import messages, offer
+from tests.support.processes import DEADLINE
+from tests.support.waiting import until
+
+
+def test_form_that_is_told_is_that_of_each_hot_module() -> None:
+    kinds = {Path(import_module(name).__file__ or "").suffix for name in acceleration.MODULES}
+    assert kinds == ({".so"} if pmilter.accelerated else {".py"})
+
+
+def test_form_is_told_by_the_command_in_the_documentation() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", "import pmilter; print(pmilter.accelerated)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE,
+        env=os.environ | {"PYTHONPATH": str(Path(pmilter.__file__).parents[1])},
+    )
+    assert told.stdout == f"{pmilter.accelerated}\n"
+
+
+def test_module_of_the_standard_library_that_is_source_is_not_called_compiled() -> None:
+    assert not acceleration.is_compiled("contextlib")
+
+
+def test_unknown_name_of_the_module_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        getattr(acceleration, "nonsense")  # noqa: B009  # a type checker would refuse it
+
+
+def test_source_of_compiled_modules_is_there_too() -> None:
+    package = Path(pmilter.__file__).parent.parent
+    for name in acceleration.MODULES:
+        assert (package / f"{name.replace('.', '/')}.py").is_file()
+
+
+def conversation_after(reaction: Any) -> tuple[Any, Any]:
+    """Return a conversation that has a helo callback under way, and the call."""
+    milter = Milter("x")
+    milter.on("helo")(reaction)
+    talk: Any = Conversation(Program(milter.plan())).run()
+    next(talk)
+    talk.send(offer().encode() + messages.Connect(b"a", pmilter.Family.UNKNOWN).encode())
+    return talk, talk.send(messages.Helo(b"there").encode())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), MemoryError(), ValueError()])
+def test_whatever_is_thrown_in_for_a_callback_is_answered(error: BaseException) -> None:
+    talk, _ = conversation_after(lambda *_: None)
+    effect = talk.throw(error)
+    assert effect.answer == messages.Tempfail().encode()
+
+
+def test_conversation_that_is_closed_ends() -> None:
+    talk, _ = conversation_after(lambda *_: None)
+    talk.close()
+    with pytest.raises(StopIteration):
+        next(talk)
+
+
+def test_busy_loop_sees_signals(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    program = (
+        "import pmilter\n"
+        "m = pmilter.Milter('x')\n"
+        "m.on('helo')(lambda *_: None)\n"
+        f"m.setconn('unix:{path}')\n"
+        "m.set_dispatcher(pmilter.selector_dispatcher())\n"
+        "m.main()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(pmilter.__file__).parents[1])}
+    connect = messages.Connect(b"a", pmilter.Family.UNKNOWN)
+    server = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    try:
+        until(path.exists)
+        with socket.socket(socket.AF_UNIX) as mta:
+            mta.settimeout(DEADLINE)
+            mta.connect(str(path))
+            mta.sendall(offer().encode() + connect.encode())
+            assert mta.recv(100)[4:5] == b"O"
+            server.send_signal(signal.SIGTERM)
+            with contextlib.suppress(ConnectionError):  # it closes while more is on its way
+                while True:
+                    mta.sendall(messages.Helo(b"there").encode() * 1000)
+                    if not mta.recv(100_000):
+                        break
+        assert server.wait(DEADLINE) == 0
+    finally:
+        server.kill()
+        server.wait()
