@@ -32,7 +32,7 @@ _LOOKS_A_LIMIT: Final = 20
 _NEVER: Final = float("inf")
 
 Ticket = list["float | Late"]
-"""One call: holds its deadline while it runs on its own, a `Late` once it was taken over, nothing once it has returned.
+"""What one thread has under way: the deadline of a call while that runs on its own, a `Late` once it was taken over, else nothing.
 
 Appending and popping are atomic, so that the usual case needs no lock.
 """
@@ -51,6 +51,7 @@ class Slot:
         "_lock",
         "_progress_at",
         "_progress_every",
+        "_progress_of",
         "_take_over",
         "_thread",
         "_ticket",
@@ -62,28 +63,35 @@ class Slot:
         self._lock = threading.Lock()
         self._ticket: Ticket = []
         self._call: Call | None = None
+        self._progress_of: object = None
         self._progress_at = 0.0
         self._thread = 0
 
-    def begin(self, call: Call) -> Ticket:
-        """Note that a call begins on this thread."""
-        now = time.monotonic()
-        call.deadline = now + call.timeout if call.timeout is not None else None
-        self._call = call
+    def enter(self) -> Ticket:
+        """Return the ticket of the calling thread, which performs the conversation from now on."""
         self._thread = threading.get_ident()
-        self._progress_at = now + self._progress_every
-        ticket: Ticket = [call.deadline if call.deadline is not None else _NEVER]
-        self._ticket = ticket
-        return ticket
+        self._ticket = []
+        return self._ticket
+
+    def begin(self, call: Call, ticket: Ticket) -> None:
+        """Note that a call begins on this thread."""
+        self._call = call
+        timeout = call.timeout
+        if timeout is None:
+            call.deadline = None
+            ticket.append(_NEVER)
+        else:
+            deadline = call.deadline = time.monotonic() + timeout
+            ticket.append(deadline)
 
     def end(self, ticket: Ticket) -> Late | None:
         """Note that a call has returned; where it was taken over, return what is to be finished."""
         try:
             what = ticket.pop()
         except IndexError:
-            with self._lock:  # the watch is just taking it over
+            with self._lock:  # the watch is just looking at it
                 what = ticket.pop()
-        return what if isinstance(what, Late) else None
+        return None if type(what) is float else what  # type: ignore[return-value]  # else it is a Late
 
     def look(self, now: float) -> None:
         """Take the call over where its time is up; send progress where that is due. For the watch."""
@@ -91,22 +99,32 @@ class Slot:
         with self._lock:
             try:
                 deadline = ticket[0]
-                if isinstance(deadline, Late) or self._call is None:
+                if not isinstance(deadline, float):
                     return
                 if now < deadline:
-                    self._send_progress(now)
+                    self._send_progress(now, deadline)
                     return
-                ticket.pop()
+                taken = ticket.pop()
             except IndexError:  # it has just returned
+                return
+            if taken is not deadline:  # and another one has begun
+                ticket.append(taken)
                 return
             late = Late()
             ticket.append(late)
         call = self._call
-        self._take_over(CallTimedOut(call.stage, call.timeout or 0.0, late, _stack(self._thread)))
+        if call is not None:
+            stack = _stack(self._thread)
+            self._take_over(CallTimedOut(call.stage, call.timeout or 0.0, late, stack))
 
-    def _send_progress(self, now: float) -> None:
+    def _send_progress(self, now: float, deadline: float) -> None:
         call = self._call
-        if call is None or call.stage != "eom" or now < self._progress_at:
+        if call is None or call.stage != "eom":
+            return
+        if self._progress_of is not deadline:  # the first look at this call
+            self._progress_of = deadline
+            self._progress_at = now + self._progress_every
+        if now < self._progress_at:
             return
         self._progress_at = now + self._progress_every
         with contextlib.suppress(MilterError, OSError):  # it has just returned, or the MTA has gone
@@ -116,6 +134,12 @@ class Slot:
 def _stack(thread: int) -> str:
     frame = sys._current_frames().get(thread)  # noqa: SLF001  # the documented way to see another thread's stack
     return "".join(traceback.format_stack(frame)) if frame else ""
+
+
+def pause_between_looks(limits: Limits) -> float:
+    """Return the seconds between two looks at the calls under way."""
+    shortest = min(limits.command_time or 1e9, limits.eom_time or 1e9, limits.progress_time)
+    return min(_SLOWEST_LOOK, max(_QUICKEST_LOOK, shortest / _LOOKS_A_LIMIT))
 
 
 class Watch:
@@ -128,8 +152,7 @@ class Watch:
     """
 
     def __init__(self, limits: Limits, on_stuck: Callable[[], None] | None = None) -> None:
-        shortest = min(limits.command_time or 1e9, limits.eom_time or 1e9, limits.progress_time)
-        self._pause = min(_SLOWEST_LOOK, max(_QUICKEST_LOOK, shortest / _LOOKS_A_LIMIT))
+        self._pause = pause_between_looks(limits)
         self._limits = limits
         self._slots: set[Slot] = set()
         self._some = threading.Condition()

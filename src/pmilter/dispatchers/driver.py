@@ -69,18 +69,18 @@ class Driver:
     def _perform(self, resume: Callable[[Any], Any], outcome: object) -> None:
         """Go on to the end of the conversation, or until a call is taken over by another thread."""
         talk, slot, receive, sendall = self._talk, self._slot, self._receive, self._sock.sendall
-        ticket: Ticket | None = None
+        ticket: Ticket = slot.enter() if slot is not None else []
         while True:
             try:
                 effect = resume(outcome)
             except StopIteration:
                 self._ended.set()
                 return
-            resume = talk.send
+            resume, calls = talk.send, type(effect) is Call
             try:
-                if type(effect) is Call:
+                if calls:
                     if slot is not None:
-                        ticket = slot.begin(effect)
+                        slot.begin(effect, ticket)
                     outcome = effect.function(*effect.arguments)
                 elif type(effect) is Receive:
                     if effect.answer:
@@ -90,12 +90,11 @@ class Driver:
                     outcome = sendall(effect.data)
             except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
                 resume, outcome = talk.throw, thrown(error)
-            if ticket is not None and slot is not None:
+            if calls and slot is not None:
                 late = slot.end(ticket)
                 if late is not None:
                     _finish(late)
                     return
-                ticket = None
 
     def _take_over(self, error: CallTimedOut) -> None:
         """Carry on without the callback that is late, on a new thread."""

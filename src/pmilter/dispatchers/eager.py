@@ -1,102 +1,144 @@
-"""Runs coroutines so that one that does not wait costs no detour through the loop.
+"""Runs coroutines on an asyncio loop so that what does not wait for anything costs no detour through the loop.
 
-The first step is taken at once, in the name of a task that stays with the connection (asyncio offers `_enter_task` and
-`_leave_task` for this); only where the coroutine waits does the task carry it on. Python 3.12's eager tasks do the same, at the
-price of a task for each call.
+Work is a coroutine that waits for the loop's own events by being `parked`. Each step is taken at once, in the name of a task that
+otherwise idles; asyncio offers `_enter_task` and `_leave_task` for this ("Extending asyncio"). Only where the work waits for something
+of asyncio's does that task carry it on, until it parks again. Python 3.12's eager tasks do the same, at the price of a task a call.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-from typing import TYPE_CHECKING, Any
+import traceback
+import types
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
+    from contextvars import Context
+
+    Work = Coroutine[Any, Any, None]
+    """To be run by `Office.step` from its begin, and from each place where it parks."""
+
+_PARKED: Final = object()
+_enter_task: Final = asyncio._enter_task  # noqa: SLF001  # documented, see above
+_leave_task: Final = asyncio._leave_task  # noqa: SLF001  # documented, see above
 
 
-class Attendant:
-    """Runs one coroutine after the other for one connection. For the loop's thread.
+@types.coroutine
+def parked() -> Generator[object, Any, Any]:
+    """Wait, within work, for the next `Office.step`; return what that sends, or raise what it throws."""
+    return (yield _PARKED)
+
+
+class Office:
+    """The attendants of one loop, for all work on it. For the loop's thread.
 
     Args:
         loop: The running loop.
-        done: Called with result and exception of a coroutine that had to wait, when it ends.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, done: Callable[[object, BaseException | None], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._done = done
-        self._context = contextvars.copy_context()
-        self._work: asyncio.Future[_Rest] = loop.create_future()
-        self._task = loop.create_task(self._attend(), context=self._context)
+        self._idle: list[Attendant] = []
 
-    def start(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Take a coroutine's first step. Where this returns, it waits, and `done` will tell its end.
+    def step(
+        self, work: Work, context: Context, step: Callable[[Any], Any], value: object
+    ) -> Attendant | None:
+        """Take a step of some work. Must not be called from within a task: a callback of the loop is the place.
 
-        Must not be called from within a task: a callback of the loop is the place.
+        Args:
+            work: The work.
+            context: What all its steps are run in.
+            step: Its `send` or `throw`.
+            value: What to send or throw.
 
-        Raises:
-            StopIteration: It has ended; the value is its result.
-            BaseException: What it raised.
+        Returns:
+            Who carries it on until it parks; None where it has parked, or ended, already.
         """
-        # Both are documented in "Extending asyncio".
-        asyncio._enter_task(self._loop, self._task)  # noqa: SLF001  # as said
+        loop = self._loop
+        attendant = self._idle[-1] if self._idle else self._hire()
+        _enter_task(loop, attendant.task)
         try:
-            waits_for = self._context.run(coroutine.send, None)
+            waits_for = context.run(step, value)
+        except StopIteration:
+            waits_for = _PARKED
         finally:
-            asyncio._leave_task(self._loop, self._task)  # noqa: SLF001  # as said
-        self._work.set_result(_Rest(coroutine, waits_for))
+            _leave_task(loop, attendant.task)
+        if attendant.task.cancelling():  # the work itself has asked for that
+            self._idle.pop()
+            if waits_for is not _PARKED:  # and is to feel it
+                return self.step(work, context, work.throw, asyncio.CancelledError())
+        elif waits_for is not _PARKED:
+            self._idle.pop()
+            attendant.take(work, context, waits_for)
+            return attendant
+        return None
 
-    async def _attend(self) -> None:
-        while True:
-            rest = await self._work
-            self._work = self._loop.create_future()
-            try:
-                self._tell(await rest, None)
-            except asyncio.CancelledError as error:
-                self._tell(None, error)
-                raise
-            except BaseException as error:  # noqa: BLE001  # it is the caller's to deal with
-                self._tell(None, error)
+    def _hire(self) -> Attendant:
+        attendant = Attendant(self._loop, self._idle)
+        self._idle.append(attendant)
+        return attendant
 
-    def _tell(self, result: object, error: BaseException | None) -> None:
-        """Tell the end outside of the task, so that another coroutine may be started there at once."""
-        self._loop.call_soon(self._done, result, error)
 
-    def stack(self) -> list[Any]:
-        """Return the frames of the coroutine that waits."""
-        return self._task.get_stack()
+class Attendant:
+    """A task that carries on what has to wait, one work after the other.
 
-    def replace(self, done: Callable[[object, BaseException | None], None]) -> None:
-        """Have somebody else told about the end of what runs."""
-        self._done = done
+    Args:
+        loop: The running loop.
+        idle: Where it is to be found when it has nothing to do.
+
+    Attributes:
+        task: The task.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, idle: list[Attendant]) -> None:
+        self._loop = loop
+        self._idle = idle
+        self._assignment: asyncio.Future[tuple[Work, Context, object]] = loop.create_future()
+        self.task = loop.create_task(self._attend())
+
+    def take(self, work: Work, context: Context, waits_for: object) -> None:
+        """Carry some work on that waits for something."""
+        self._assignment.set_result((work, context, waits_for))
 
     def cancel(self) -> None:
-        """Cancel what runs; this attendant takes no more work."""
-        self._task.cancel()
+        """Cancel what it carries on, and have it end with that."""
+        self.task.cancel()
 
-
-class _Rest:
-    """A coroutine that has taken its first step, to be awaited for the others."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], waits_for: object) -> None:
-        self._coroutine = coroutine
-        self._waits_for = waits_for
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        waits_for = self._waits_for
+    async def _attend(self) -> None:
         try:
-            while True:
-                try:
-                    value = yield waits_for
-                except GeneratorExit:
-                    self._coroutine.close()
-                    raise
-                except BaseException as error:  # noqa: BLE001  # cancellation and the like belong to the coroutine
-                    waits_for = self._coroutine.throw(error)
-                else:
-                    waits_for = self._coroutine.send(value)
-        except StopIteration as stop:
-            return stop.value
+            while not self.task.cancelling():
+                await _carried_on(*await self._assignment)
+                self._assignment = self._loop.create_future()
+                self._idle.append(self)
+        finally:
+            if self in self._idle:
+                self._idle.remove(self)
+
+
+@types.coroutine
+def _carried_on(work: Work, context: Context, waits_for: object) -> Generator[Any, Any, None]:
+    """Go on with work until it parks or ends."""
+    while waits_for is not _PARKED:
+        step: Callable[[Any], Any] = work.send
+        try:
+            value = yield waits_for
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001  # cancellation and the like belong to the coroutine
+            step, value = work.throw, error
+        try:
+            waits_for = context.run(step, value)
+        except StopIteration:
+            return
+
+
+def stack_of(work: Any) -> str:
+    """Return where work, and the coroutines that it waits for, stand now, as text for the log."""
+    lines: list[str] = []
+    while work is not None:
+        frame = getattr(work, "cr_frame", None)
+        if frame is not None:
+            lines += traceback.format_stack(frame, 1)
+        work = getattr(work, "cr_await", None)
+    return "".join(lines)

@@ -36,12 +36,15 @@ class Handler:
 
     Attributes:
         watch: Answers for callbacks that run out of time; a dispatcher whose threads can be waited for sets it.
+        at_once: Whether conversations call the callbacks by themselves, however long these take, and yield no `Call`; a dispatcher
+            whose process makes one call at a time sets it, which saves work.
     """
 
     def __init__(self, program: Program, serving: Serving) -> None:
         self.program = program
         self.serving = serving
         self.watch: Watch | None = None
+        self.at_once = False
         self._refusal = _refusal_program(program.plan)
 
     def __call__(self, conn: socket.socket) -> None:
@@ -52,24 +55,18 @@ class Handler:
         """Tell an MTA on this thread to try again later, within 5 seconds, and close. Never raises."""
         self._perform(conn, self._refusal, REFUSAL_TIME)
 
-    def conversation(
-        self, peer: str, write: Callable[[bytes], object] | None = None, *, at_once: bool = False
-    ) -> Talk:
+    def conversation(self, peer: str, write: Callable[[bytes], object] | None = None) -> Talk:
         """Return a conversation for a dispatcher that does its own I/O.
 
         Args:
             peer: The MTA's end, for the log.
             write: Sends bytes at once, from any thread; without it `Context.progress` raises.
-            at_once: Have it call the callbacks by itself, however long they take, and yield no `Call`; for a process that does so
-                in one thread only.
         """
-        return self._converse(self.program, peer, write, at_once=at_once)
+        return self._converse(self.program, peer, write)
 
-    def refusal(
-        self, peer: str, write: Callable[[bytes], object] | None = None, *, at_once: bool = False
-    ) -> Talk:
+    def refusal(self, peer: str, write: Callable[[bytes], object] | None = None) -> Talk:
         """Return the conversation for a connection over the limit; it is to be ended after `REFUSAL_TIME`."""
-        return self._converse(self._refusal, peer, write, at_once=at_once)
+        return self._converse(self._refusal, peer, write)
 
     def lost(self, error: OSError) -> None:
         """Take note of a connection that was gone before its conversation began, as those of some health probes are."""
@@ -77,15 +74,10 @@ class Handler:
         self.serving.note_probe()
 
     def _converse(
-        self,
-        program: Program,
-        peer: str,
-        write: Callable[[bytes], object] | None,
-        *,
-        at_once: bool,
+        self, program: Program, peer: str, write: Callable[[bytes], object] | None
     ) -> Talk:
         service = _NO_ROOM if program is self._refusal else self.serving
-        if at_once:
+        if self.at_once:
             caller = self.serving.parent.call_at_once
             return Conversation(program, peer, write=write, service=service, perform=caller).run()
         return self.serving.parent.oversee(
@@ -96,7 +88,7 @@ class Handler:
         self.serving.connections.enter(conn)
         try:
             prepare(conn, program.plan.limits.frame_time)
-            talk = self._converse(program, peer_name(conn), conn.sendall, at_once=False)
+            talk = self._converse(program, peer_name(conn), conn.sendall)
             until = None if seconds is None else time.monotonic() + seconds
             Driver(talk, conn, until=until, watch=self.watch).run()
         except OSError as error:

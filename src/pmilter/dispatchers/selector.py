@@ -103,6 +103,7 @@ class _Loop:
 
     def __init__(self, listener: Listener, handler: Handler, places: Places) -> None:
         self._listener = listener
+        handler.at_once = True
         self._handler = handler
         self._serving = handler.serving
         self._places = places
@@ -206,7 +207,7 @@ class _Loop:
             return
         make = self._handler.conversation if place.served else self._handler.refusal
         until = _NEVER if place.served else now + REFUSAL_TIME
-        connection = _Connection(sock, make(peer, sock.send, at_once=True), place, until)
+        connection = _Connection(sock, make(peer, sock.send), place, until)
         self._connections[sock.fileno()] = connection
         self._serving.connections.enter(sock)
         self._perform(connection, connection.resume, None, now)

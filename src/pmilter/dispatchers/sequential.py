@@ -28,6 +28,7 @@ def _serve(_milter: Milter, listener: Listener, handler: Handler) -> None:
         target=_watch, args=(listener, handler), name="pmilter-stop", daemon=True
     )
     watch.start()
+    handler.at_once = True
     try:
         while True:
             conn, _ = listener.accept()
