@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pmilter import Action, Context, Limits, Milter, Reply, Status
+from pmilter.logs import ConversationFilter
 from tests.support.notation import frame, parse, steps
 from tests.support.playbook import Playbook
 from tests.support.service import CONCURRENT, DISPATCHERS, Service, serving
@@ -154,7 +156,8 @@ SCRIPTS = {
     + ">> M <a@x>␀\n<< c\n>> R <bad@x>␀\n<< r\n>> R <b@x>␀\n<< c\n>> R <c@x>␀\n<< t\n>> A\n>> Q\n<< EOF",
     "exceptions": BEGIN
     + "".join(
-        f">> M <{sender}@x>␀\n<< t\n>> A\n" for sender in ("raise", "exit", "interrupt", "stop")
+        f">> M <{sender}@x>␀\n<< t\n>> A\n"
+        for sender in ("raise", "exit", "interrupt", "stop", "generator")
     )
     + message("a")
     + ">> Q\n<< EOF",
@@ -310,3 +313,32 @@ def test_sessions_side_by_side_are_kept_apart(service: Service, trace: Trace) ->
     lines = [*trace.until("('close',)"), *trace.until("('close',)")]
     assert "('eom', '<one@x>', ['<one@x>'])" in lines
     assert "('eom', '<two@x>', ['<two@x>'])" in lines
+
+
+def ids_of_a_line() -> tuple[str | None, str | None]:
+    """Return the ids that a line would bear which a callback logs to a logger of its own."""
+    record = logging.makeLogRecord({"name": "mail.check"})
+    ConversationFilter().filter(record)
+    return record.connection_id, record.queue_id  # type: ignore[attr-defined]  # the filter sets them
+
+
+@pytest.mark.parametrize("dispatcher", CONCURRENT)
+def test_lines_that_a_callback_logs_bear_the_ids_of_its_conversation(
+    dispatcher: str, tmp_path: Path, trace: Trace
+) -> None:
+    def look(ctx: Context, *_: object) -> None:
+        trace.say(f"{ids_of_a_line() == (ctx.connection_id, ctx.queue_id)} {ctx.queue_id}")
+
+    milter = Milter("logging")
+    milter.on("helo")(look)
+    milter.on("data")(look)
+    with (
+        serving(milter, tmp_path, dispatcher) as service,
+        service.connect() as one,
+        service.connect() as other,
+    ):
+        for wire in (one, other):
+            wire.play(BEGIN + ">> M <a@x>␀\n<< c\n>> R <b@x>␀\n<< c")
+        for wire, queue_id in ((other, "2B"), (one, "1A")):
+            wire.play(f">> D Ti␀{queue_id}␀\n>> T\n<< c")
+        assert trace.take(4) == ["True None", "True None", "True 2B", "True 1A"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pmilter import Milter
 from pmilter.conversation import Conversation
-from pmilter.effects import Call, Receive, Send, Service
+from pmilter.effects import Call, Receive, Send, Service, thrown
 from pmilter.errors import MilterTimeout
 from pmilter.program import Program
 from tests.support.notation import EOF, frame, mismatch, parse, show, split, steps
@@ -189,7 +189,7 @@ class Playbook:
         try:
             outcome = self._do(effect)
         except BaseException as error:
-            return self._talk.throw(error)
+            return self._talk.throw(thrown(error))
         return self._talk.send(outcome)
 
     def _do(self, effect: Receive | Send | Call) -> Any:

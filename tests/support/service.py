@@ -100,7 +100,7 @@ def _announced(dispatcher: Dispatcher, announce: Callable[[], object]) -> Dispat
         announce()
         dispatcher(milter, listener, handler)
 
-    vars(serve).update(vars(dispatcher))
+    vars(serve).update(getattr(dispatcher, "__dict__", {}))  # a compiled function has none
     return serve
 
 
