@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -22,23 +23,40 @@ _LISTENING = re.compile(r"listening on (\S+)")
 class Process:
     """A program of Python that runs in the background, and what it has said on stderr."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, **environ: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [environ.pop("PYTHON", sys.executable), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ | environ,
         )
+        self.pid = self._process.pid
         self.log = ""
 
     def listening(self) -> str:
         """Wait until its log tells where it listens, and return that address."""
+        found = _LISTENING.search(self.await_line("listening on"))
+        assert found is not None
+        return found[1]
+
+    def await_line(self, text: str) -> str:
+        """Wait until it logs a line with a text, and return that line."""
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self.log += line
-            if found := _LISTENING.search(line):
-                return found[1]
-        raise AssertionError(f"it ended instead of listening: {self.log}")
+            if text in line:
+                return line
+        raise AssertionError(f"it ended instead of logging {text!r}: {self.log}")
+
+    def reload(self) -> str:
+        """Have it load its program anew; return the line that tells of the outcome."""
+        self._process.send_signal(signal.SIGHUP)
+        self.await_line("loading the program anew")
+        line = self.await_line(" ")
+        while "serves on" not in line and "not loaded anew" not in line:
+            line = self.await_line(" ")
+        return line
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, and return the exit status."""
@@ -54,9 +72,9 @@ class Process:
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator[Process]:
-    """Run Python with these arguments for the length of a block."""
-    process = Process(*arguments)
+def started(*arguments: str, **environ: str) -> Iterator[Process]:
+    """Run Python with these arguments, and further environment variables, for the length of a block."""
+    process = Process(*arguments, **environ)
     try:
         yield process
     finally:

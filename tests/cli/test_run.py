@@ -1,22 +1,28 @@
 from __future__ import annotations
 
+import json
 import os
+import pwd
+import re
 import signal
 import socket
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
 
 import pytest
 
+import pmilter
 from pmilter.cli.entry import perform
 from pmilter.dispatchers.registry import MODULES
 from tests.cli.programs import await_filter, started
+from tests.support.waiting import children_of, until
 from tests.support.wire import Wire
 
-if TYPE_CHECKING:
-    from pathlib import Path
+# The runner's own threads do nothing that a child could wait for.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 FILTER = """\
 from pmilter import Milter, Reply
@@ -31,6 +37,50 @@ def helo(ctx, name):
 GUARDED = (
     '\n\nif __name__ == "__main__":\n    milter.setconn("inet:0@127.0.0.1")\n    milter.main()\n'
 )
+
+LOGGING = FILTER.replace(
+    "    return", '    logging.getLogger("own").info("heard %s", name)\n    return'
+).replace("from pmilter", "import logging\n\nfrom pmilter", 1)
+
+SIDE_BY_SIDE = """
+import asyncio, logging, threading
+
+from pmilter import Milter
+
+milter = Milter("side by side", keep=())
+log = logging.getLogger("own")
+waiting = []
+both_wait = asyncio.Event()
+both = threading.Barrier(2, timeout=10)
+
+
+@milter.on("helo")
+async def helo(ctx, name):
+    if name == "x":
+        log.info(ctx.connection_id)
+        waiting.append(name)
+        if len(waiting) == 2:
+            both_wait.set()
+        await both_wait.wait()
+        log.info(ctx.connection_id)
+
+
+@milter.on("envfrom")
+def envfrom(ctx, address, *args):
+    if address == "<x>":
+        log.info(ctx.connection_id)
+        both.wait()
+        log.info(ctx.connection_id)
+"""
+
+TELLS_WHO_IT_IS = """
+
+import logging, os
+
+logging.getLogger("own").warning("%d %s", os.getuid(), oct(os.umask(0o27)))
+"""
+
+NOBODY = pwd.getpwnam("nobody").pw_uid
 
 ANYWHERE = ("--listen", "inet:0@127.0.0.1")
 
@@ -124,6 +174,243 @@ def test_log_level_leaves_the_rest_out(program: Path, tmp_path: Path) -> None:
     assert process.log == ""
 
 
+# --- where settings come from
+
+
+def test_settings_come_from_the_environment_and_a_file_too(program: Path, tmp_path: Path) -> None:
+    program.write_text(LOGGING)
+    config = tmp_path / "filter.toml"
+    config.write_text("listen = 'inet:0@192.0.2.1'\nlog_format = 'json'\ndispatcher = 'ithread'\n")
+    environ = {"PMILTER_LISTEN": f"unix:{tmp_path}/socket", "PMILTER_CONFIG": str(config)}
+    with started(*run(program), **environ) as process:
+        process.await_line("generation 1 serves")
+        check_service(f"unix:{tmp_path}/socket")
+        assert process.stop() == 0
+
+    entries = [json.loads(line) for line in process.log.splitlines()]
+    assert {entry["logger"] for entry in entries} == {"pmilter", "own"}
+
+
+@pytest.mark.parametrize("dispatcher", MODULES)
+def test_lines_of_a_callback_have_the_connections_id(program: Path, dispatcher: str) -> None:
+    program.write_text(LOGGING)
+    with started(*run(program, *ANYWHERE, "-d", dispatcher)) as process:
+        check_service(process.listening())
+        assert process.stop() == 0
+
+    heard = re.findall(r"INFO own: \[(\d+\.\d+)\] heard (good|bad)", process.log)
+    assert [name for _, name in heard] == ["good", "bad"]
+    assert len({connection for connection, _ in heard}) == 1
+
+
+def test_lines_of_callbacks_that_go_on_side_by_side_have_their_own_ids(program: Path) -> None:
+    program.write_text(SIDE_BY_SIDE)
+    with started(*run(program, *ANYWHERE, "-d", "asyncio")) as process:
+        address = process.listening()
+        with Wire(address) as first, Wire(address) as second:
+            for wire in (first, second):
+                wire.play(">> O 6 1ff 1fffff\n<< O *\n>> H x␀")
+            for wire in (first, second):
+                wire.play("<< c\n>> M <x>␀")
+            for wire in (first, second):
+                wire.play("<< c\n>> Q\n<< EOF")
+        assert process.stop() == 0
+
+    logged = re.findall(r"INFO own: \[(\S+)\] (\S+)", process.log)
+    assert len(logged) == 8
+    assert all(tag == own for tag, own in logged)
+
+
+@pytest.mark.parametrize("dispatcher", ["selector", "prefork"])
+def test_workers_are_so_many_processes_that_all_serve(program: Path, dispatcher: str) -> None:
+    options = ("--workers", "3", "--dispatcher", dispatcher)
+    with started(*run(program, *ANYWHERE, *options)) as process:
+        address = process.listening()
+        check_service(address)
+        (generation,) = children_of(process.pid)
+        until(lambda: len(children_of(generation)) == 3)
+        for _ in range(8):
+            check_service(address)
+        (generation,) = children_of(process.pid)
+        assert all(not children_of(worker) for worker in children_of(generation))
+        assert process.stop() == 0
+
+
+def test_programs_fallback_can_be_overridden(program: Path) -> None:
+    program.write_text(FILTER.replace('if name == "bad"', 'if name == "bad" and 1 / 0'))
+    options = ("--fallback", "reject", "--fallback", "helo=shutdown")
+    with started(*run(program, *ANYWHERE, *options)) as process:
+        with Wire(process.listening()) as wire:
+            wire.play(">> O 6 1ff 1fffff\n<< O *\n>> H bad␀")
+            assert wire.answer().startswith("y 421 4.7.0")
+        assert process.stop() == 0
+
+
+def test_peers_that_are_not_allowed_are_not_served(program: Path) -> None:
+    with started(*run(program, *ANYWHERE, "--allow", "192.0.2.0/24")) as process:
+        with Wire(process.listening()) as wire:
+            wire.play("<< EOF")
+        assert process.stop() == 0
+
+
+# --- reload
+
+
+def answer(address: str) -> str:
+    """Return the answer to HELO good."""
+    with Wire(address) as wire:
+        wire.play(">> O 6 1ff 1fffff\n<< O *\n>> H good␀")
+        return wire.answer()
+
+
+def test_hup_loads_the_program_anew_and_refuses_one_that_fails(program: Path) -> None:
+    with started(*run(program, *ANYWHERE)) as process:
+        address = process.listening()
+        process.await_line("generation 1 serves")
+        assert answer(address) == "c"
+
+        program.write_text(FILTER.replace('"bad"', '"good"'))
+        assert "generation 2 serves" in process.reload()
+        until(lambda: answer(address) == "y 550 5.7.1 go away␀")
+
+        program.write_text("1 / 0")
+        assert f"cannot load {program}, line 1: ZeroDivisionError" in process.reload()
+        assert answer(address) == "y 550 5.7.1 go away␀"
+        assert process.stop() == 0
+
+
+def test_hup_reads_the_file_anew_and_tells_what_takes_a_restart(
+    program: Path, tmp_path: Path
+) -> None:
+    program.write_text(FILTER.replace('if name == "bad"', 'if name == "good" and 1 / 0'))
+    config = tmp_path / "filter.toml"
+    config.write_text("fallback = 'accept'\nlisten = 'inet:0@127.0.0.1'\n")
+    with started(*run(program, "--config", config)) as process:
+        address = process.listening()
+        process.await_line("generation 1 serves")
+        assert answer(address) == "a"
+
+        config.write_text("fallback = 'reject'\nlisten = 'inet:1@127.0.0.1'\n")
+        assert "generation 2 serves" in process.reload()
+        assert "listen has changed: that takes a restart" in process.log
+        until(lambda: answer(address) == "r")
+
+        config.write_text("fallback = 'discard'\n")
+        assert f"{config}, line 1: fallback: 'discard' is not one of" in process.reload()
+        assert answer(address) == "r"
+        assert process.stop() == 0
+
+
+def test_hup_without_listen_is_ignored_with_a_hint(tmp_path: Path) -> None:
+    path = tmp_path / "opens.py"
+    path.write_text(FILTER + '\nmilter.setconn("inet:0@127.0.0.1")\n')
+    with started(*run(path, "-d", "ithread")) as process:
+        check_service(process.listening())
+        os.kill(process.pid, signal.SIGHUP)
+        assert "--listen" in process.await_line("SIGHUP is ignored")
+        assert process.stop() == 0
+
+
+# --- as a daemon
+
+
+def test_pid_file_is_there_while_it_serves(program: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    with started(*run(program, *ANYWHERE, "--pid-file", path)) as process:
+        process.listening()
+        assert path.read_text() == f"{process.pid}\n"
+        assert process.stop() == 0
+    assert not path.exists()
+
+
+def test_pid_file_of_a_living_process_is_left_and_nothing_is_left_behind(
+    program: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "pid"
+    path.write_text(f"{os.getpid()}\n")
+
+    status, line = failed(program, "--listen", f"{tmp_path}/s", "--pid-file", path)
+
+    assert status == 2
+    assert f"pid file {path}: process {os.getpid()} is alive" in line
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert not (tmp_path / "s").exists()
+
+
+def readable_python() -> tuple[str, str]:
+    """Return an interpreter that any user may run, and its path for modules."""
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    folders = [str(Path(pmilter.__file__).parents[1]), *packages]
+    return "/usr/bin/python3", os.pathsep.join(folders)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root's rights to give up")
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="needs the system's Python")
+def test_user_is_become_after_the_socket_is_open_and_before_the_program_is_loaded() -> None:
+    python, path = readable_python()
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        program = directory / "served.py"
+        program.write_text(FILTER + TELLS_WHO_IT_IS)
+        config = directory / "filter.toml"
+        config.write_text(f"listen = 'unix:{name}/s'\nmode = '666'\nuser = 'nobody'\n")
+        config.chmod(0o600)
+        arguments = run(program, "--config", config, "--pid-file", f"{name}/pid")
+        with started(*arguments, PYTHON=python, PYTHONPATH=path) as process:
+            line = process.await_line("own: ")
+            process.await_line("generation 1 serves")
+            check_service(f"unix:{name}/s")
+            for pid in (process.pid, *children_of(process.pid)):
+                assert identity(pid) == {
+                    "Uid": {NOBODY},
+                    "CapPrm": {0},
+                    "CapEff": {0},
+                    "CapAmb": {0},
+                }
+            assert (directory / "s").stat().st_uid == 0
+            assert process.stop() == 0
+
+        assert line.endswith(f"own: {NOBODY} 0o27\n")
+        assert "runs as root" not in process.log
+        assert f"{config} may not be read by the user that serves" in process.log
+        assert (
+            directory / "pid"
+        ).read_text() == ""  # root's directory: nobody may remove nothing from it
+
+
+def identity(pid: int) -> dict[str, set[int]]:
+    """Return whom a process belongs to, and its capabilities."""
+    lines = [line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    found = {line[0][:-1]: line[1:] for line in lines if line}
+    return {
+        name: {int(number, base) for number in found[name]}
+        for name, base in (("Uid", 10), ("CapPrm", 16), ("CapEff", 16), ("CapAmb", 16))
+    }
+
+
+def test_start_with_closed_descriptors_keeps_sockets_away_from_them(
+    program: Path, tmp_path: Path
+) -> None:
+    pid_file, path = tmp_path / "pid", tmp_path / "s"
+    program.write_text(FILTER + "\nprint('to nobody')\n")
+    arguments = run(program, "--listen", path, "--pid-file", pid_file)
+    with subprocess.Popen(
+        ["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', sys.executable, *arguments]
+    ) as process:
+        try:
+            await_filter(f"unix:{path}")
+            check_service(f"unix:{path}")
+            for pid in (process.pid, *children_of(process.pid)):
+                held = {Path(f"/proc/{pid}/fd/{number}").readlink() for number in (0, 1, 2)}
+                assert held == {Path(os.devnull)}
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    assert not path.exists()
+
+
 # --- what can be wrong
 
 
@@ -145,17 +432,18 @@ def test_socket_asked_for_nowhere_is_explained(
     assert "has nothing to listen on: give --listen" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", [("--mode", "660"), ("--group", "0")])
-def test_mode_and_group_without_listen_are_explained(
-    tmp_path: Path, option: tuple[str, str]
-) -> None:
+@pytest.mark.parametrize(
+    "option",
+    [("--mode", "660"), ("--group", "0"), ("--user", "nobody"), ("--max-memory", "1G")],
+)
+def test_what_needs_listen_is_explained(tmp_path: Path, option: tuple[str, str]) -> None:
     path = tmp_path / "opens.py"
     path.write_text(FILTER + '\nmilter.setconn("inet:0@127.0.0.1")\n')
 
-    status, line = failed(path, *option, "--log-level", "warning")
+    status, line = failed(path, *option)
 
     assert status == 2
-    assert "--mode and --group belong to --listen" in line
+    assert line.startswith(f"pmilter: {option[0]} needs --listen: ")
 
 
 def test_address_in_use_is_told_with_the_remedy(program: Path) -> None:
@@ -168,10 +456,11 @@ def test_address_in_use_is_told_with_the_remedy(program: Path) -> None:
     assert line.startswith(f"pmilter: {address}: Address already in use (another program")
 
 
-def test_missing_directory_is_told_with_the_remedy(
-    program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("place", ["{tmp_path}/missing/socket", "/proc/socket"])
+def test_directory_that_takes_no_socket_is_told(
+    program: Path, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    address = f"unix:{tmp_path}/missing/socket"
+    address = f"unix:{place.format(tmp_path=tmp_path)}"
 
     assert perform(["run", str(program), "--listen", address]) == 3
     assert capsys.readouterr().err.startswith(f"pmilter: {address}: ")
@@ -184,7 +473,15 @@ def test_missing_directory_is_told_with_the_remedy(
         (("--listen", "/tmp/x", "--mode", "rw"), "mode 'rw' must be octal"),
         (("--listen", "/tmp/x", "--group", "no-such-group"), "no group 'no-such-group'"),
         (("--listen", "inet:0@127.0.0.1", "--mode", "660"), "for UNIX sockets"),
-        (("--dispatcher", "fork"), "'fork' is not one of"),
+        (("--dispatcher", "fork"), "--dispatcher: 'fork' is not one of asyncio, postfork"),
+        (("--listen", "unix:/" + "x" * 107), "the path has 108 bytes"),
+        (("--user", "no-such-user"), "--user: there is no user 'no-such-user' on this machine"),
+        (("--uvloop", "--dispatcher", "ithread"), "--uvloop is for the dispatcher asyncio"),
+        (("--workers", "2", "--max-children", "3"), "--max-children does not go with --workers"),
+        (("--fallback", "eon=reject"), "unknown stage 'eon'"),
+        (("--config", "/nonexistent/x.toml"), "/nonexistent/x.toml: No such file or directory"),
+        (("--pid-file", "/nonexistent/pid"), "cannot write the pid file /nonexistent/pid"),
+        (("--json",), "--json is for --check"),
         (("--log-level", "loud"), "'loud' is not one of"),
         (("--lisden", "x"), "No such option"),
     ],
@@ -192,7 +489,8 @@ def test_missing_directory_is_told_with_the_remedy(
 def test_wrong_option_is_told_with_the_right_one(
     program: Path, options: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert perform(["run", str(program), *options]) == 2
+    given = ANYWHERE if "--listen" not in options else ()
+    assert perform(["run", str(program), *given, *options]) == 2
 
     out, err = capsys.readouterr()
     assert out == ""

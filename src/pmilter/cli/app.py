@@ -8,18 +8,20 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from pmilter.errors import ConfigError
 from pmilter.milter import Milter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import ModuleType, TracebackType
 
 DEFAULT_ATTRIBUTE: Final = "milter"
 
-_GUARD: Final = 'if __name__ == "__main__":'
+GUARD: Final = 'if __name__ == "__main__":'
+"""What keeps a line of a program from running while it is loaded."""
+
 _PACKAGE: Final = str(Path(__file__).parent.parent)
 """Where pmilter's own code lies."""
 
@@ -64,13 +66,15 @@ def parse_app(text: str) -> AppName:
     return AppName(place, attribute)
 
 
-def load_app(text: str) -> Milter:
+def load_app(text: str, on_setconn: Callable[[str], object] | None = None) -> Milter:
     """Import a user's program, and return its filter.
 
     The file's directory (for modules: the current one) is put on `sys.path`, as ``python`` does.
 
     Args:
         text: As for `parse_app`.
+        on_setconn: Called with the address, instead of opening a socket there, where the program calls `Milter.setconn` while it is
+            imported. By default the socket is opened.
 
     Raises:
         ConfigError: There is no such file, module or attribute; it cannot be imported; it is no `Milter`, has no callbacks, or
@@ -80,9 +84,28 @@ def load_app(text: str) -> Milter:
     name = parse_app(text)
     if str(name.directory) not in sys.path:
         sys.path.insert(0, str(name.directory))
-    with _main_forbidden(name):
+    with _main_forbidden(name), _setconn_told(on_setconn):
         module = _import_file(name) if name.is_file else _import_module(name)
     return _find(name, module)
+
+
+def refuse_setconn(app: str, desc: str) -> NoReturn:
+    """Raise for a program that opens a socket beside the one that it is given; for `load_app`.
+
+    Raises:
+        ConfigError: As said.
+    """
+    raise ConfigError(
+        f"{app} itself calls setconn({desc!r}) while it is loaded: leave --listen out, or put setconn under '{GUARD}'"
+    )
+
+
+def nothing_to_listen_on(app: str) -> ConfigError:
+    """Return the error of a program that opens no socket and is given none."""
+    return ConfigError(
+        f"{app} has nothing to listen on: give --listen, such as --listen inet:8891@127.0.0.1 "
+        "or --listen unix:/run/filter.sock (a setconn under 'if __name__ ...' does not count here)"
+    )
 
 
 # --- the import
@@ -91,26 +114,48 @@ def load_app(text: str) -> Milter:
 @contextmanager
 def _main_forbidden(name: AppName) -> Iterator[None]:
     """Have `Milter.main` refuse to serve: an import that does not return would hide every option of the command line."""
-    original, called = Milter.main, False
+    called = False
 
     def refuse(*_: object, **__: object) -> None:
         nonlocal called
         called = True
         raise ConfigError(
-            f"main() is called while the program is loaded; put it under '{_GUARD}', "
+            f"main() is called while the program is loaded; put it under '{GUARD}', "
             "which is how pmilter run can load the file without starting it"
         )
 
-    Milter.main = refuse  # type: ignore[method-assign]  # on purpose, and put back below
+    with _replaced("main", refuse):
+        yield
+    if called:  # and the program has hidden the error
+        raise ConfigError(
+            f"{name.place} calls main() while it is loaded; put it under '{GUARD}'",
+            source=name.place,
+        )
+
+
+@contextmanager
+def _setconn_told(on_setconn: Callable[[str], object] | None) -> Iterator[None]:
+    """Have `Milter.setconn` tell of the address instead of opening a socket, where somebody wants to know."""
+    if on_setconn is None:
+        yield
+        return
+
+    def tell(_: Milter, desc: str, *__: object, **___: object) -> None:
+        on_setconn(desc)
+
+    with _replaced("setconn", tell):
+        yield
+
+
+@contextmanager
+def _replaced(method: str, substitute: Callable[..., None]) -> Iterator[None]:
+    """Have all filters do something else in a method."""
+    original = getattr(Milter, method)
+    setattr(Milter, method, substitute)
     try:
         yield
     finally:
-        Milter.main = original  # type: ignore[method-assign]  # as above
-    if called:  # and the program has hidden the error
-        raise ConfigError(
-            f"{name.place} calls main() while it is loaded; put it under '{_GUARD}'",
-            source=name.place,
-        )
+        setattr(Milter, method, original)
 
 
 def _import_file(name: AppName) -> ModuleType:
@@ -151,7 +196,7 @@ def _explained(name: AppName) -> Iterator[None]:
         yield
     except SystemExit as error:
         raise _import_error(
-            name, error, f"it exits while it is loaded; put the code that does under '{_GUARD}'"
+            name, error, f"it exits while it is loaded; put the code that does under '{GUARD}'"
         ) from error
     except Exception as error:
         if isinstance(error, OSError) and _raised_by_us(error.__traceback__):

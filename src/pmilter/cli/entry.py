@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from pmilter._version import __version__
+from pmilter.cli.descriptors import hold_standard_descriptors
 from pmilter.cli.exits import Exit, report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERBS: Final = {
+    "bench": "pmilter.cli.bench",
     "demo": "pmilter.cli.demo",
     "run": "pmilter.cli.run",
 }
@@ -80,4 +82,5 @@ def perform(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Run the command, and end the process with its exit status."""
+    hold_standard_descriptors()
     sys.exit(perform())

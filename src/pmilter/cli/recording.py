@@ -19,8 +19,9 @@ from pmilter.protocol.mta_session import MtaSession
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pmilter.dispatchers.accepting import Listener
+    from pmilter.dispatchers.handling import Handler
     from pmilter.dispatchers.registry import Dispatcher
-    from pmilter.dispatchers.serving import Handler, Listener
     from pmilter.milter import Milter
 
 
@@ -119,7 +120,7 @@ def recording_dispatcher(begin: Callable[[Connection], object]) -> Dispatcher:
     """
 
     def serve(_milter: Milter, listener: Listener, handler: Handler) -> None:
-        from pmilter.dispatchers.serving import Stopped  # needed for real sockets only
+        from pmilter.dispatchers.accepting import Stopped  # needed for real sockets only
 
         with suppress(Stopped):
             while True:

@@ -2,123 +2,205 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pmilter.address import Address, parse_address
-from pmilter.cli.app import load_app
-from pmilter.cli.options import option, with_settings
-from pmilter.dispatchers.registry import MODULES, dispatcher_named
+from pmilter.cli.app import load_app, nothing_to_listen_on, refuse_setconn
+from pmilter.cli.applying import apply
+from pmilter.cli.console import make_console
+from pmilter.cli.daemon import become, pid_file
+from pmilter.cli.options import SettingsCommand, option_table, with_settings
+from pmilter.cli.settings import SETTINGS
+from pmilter.cli.sources import Sources, differences
+from pmilter.dispatchers.generations import serve_generations
+from pmilter.dispatchers.listening import listen_on
 from pmilter.errors import ConfigError
+from pmilter.logs import ConversationFilter, JsonFormatter, TextFormatter
+from pmilter.testing.trial import try_out
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pmilter.cli.settings import RunSettings
+    from pmilter.dispatchers.listening import ListeningSocket
     from pmilter.milter import Milter
 
-LEVELS: Final = ("debug", "info", "warning", "error")
+logger: Final = logging.getLogger("pmilter")
 
-_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSettings:
-    """All settings of ``pmilter run``."""
-
-    listen: Address | None = field(
-        default=None,
-        metadata=option(
-            "-l",
-            "--listen",
-            metavar="ADDRESS",
-            parse=parse_address,
-            help="Where to listen: inet:PORT@HOST, inet6:PORT@HOST, unix:/path, or fd:NAME for a socket handed in by systemd. "
-            "May be left out where the program itself calls setconn.",
-        ),
-    )
-    mode: str | None = field(
-        default=None,
-        metadata=option(
-            "--mode",
-            metavar="OCTAL",
-            help="Mode of the UNIX socket, such as 660. By default what the umask leaves, and nothing for others.",
-        ),
-    )
-    group: str | None = field(
-        default=None,
-        metadata=option(
-            "--group",
-            metavar="NAME",
-            help="Group of the UNIX socket, such as the one of the MTA.",
-        ),
-    )
-    dispatcher: str | None = field(
-        default=None,
-        metadata=option(
-            "-d",
-            "--dispatcher",
-            choices=tuple(MODULES),
-            help="How connections are served, whatever the program has set. By default the program's choice, then the "
-            "environment variable PMILTER_DISPATCHER, then asyncio where a callback is async, else postfork.",
-        ),
-    )
-    log_level: str = field(
-        default="info",
-        metadata=option(
-            "--log-level",
-            choices=LEVELS,
-            help="Least important lines to log; the log goes to stderr.",
-        ),
-    )
+_NEED_LISTEN: Final = (
+    "mode",
+    "group",
+    "backlog",
+    "user",
+    "max_memory",
+    "drain_time",
+    "load_time",
+)
+"""Settings of a socket that is opened, or of a process that lives, before the program is loaded."""
 
 
 @click.command(
     "run",
+    cls=SettingsCommand,
+    table=option_table(SETTINGS),
     short_help="Serve a filter.",
-    epilog="TERM or INT ends it gracefully: open messages are finished. A second signal ends it at once.",
+    epilog="Each option is also an environment variable (--log-level: PMILTER_LOG_LEVEL) and a key of the TOML file (log-level); "
+    "what is typed goes before the environment, that before the file. TERM or INT ends it gracefully: open messages are "
+    "finished. A second signal ends it at once. HUP loads program and file anew. USR1 logs a line of numbers.",
 )
 @click.argument("app", metavar="APP")
-@with_settings(RunSettings)
-def command(app: str, settings: RunSettings) -> None:
+@with_settings(SETTINGS)
+@click.option(
+    "-c",
+    "--config",
+    envvar="PMILTER_CONFIG",
+    metavar="FILE",
+    help="A TOML file with options: its keys are their long names.",
+)
+@click.option(
+    "--check",
+    "only_check",
+    is_flag=True,
+    help="Load everything, run a synthetic session, tell what would be served, and serve nothing.",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --check: tell it for machines.")
+def command(
+    app: str, typed: Mapping[str, Any], config: str | None, *, only_check: bool, as_json: bool
+) -> None:
     """Serve the filter in APP until it is stopped.
 
     APP is path/to/file.py:attribute or module:attribute; the attribute is a pmilter.Milter, and "milter" where it is left
     out.
     """
-    logging.basicConfig(level=settings.log_level.upper(), format=_LOG_FORMAT)
-    milter = load_app(app)
-    listen(milter, app, settings)
-    if settings.dispatcher is not None:
-        milter.set_dispatcher(dispatcher_named(settings.dispatcher))
-    milter.main()
+    if as_json and not only_check:
+        raise click.UsageError("--json is for --check.")
+    file = None if config is None else Path(config)
+    sources: Sources[RunSettings] = Sources(SETTINGS, typed, dict(os.environ), file)
+    settings = _first_read(sources)
+    if only_check:
+        _check(app, settings, as_json=as_json)
+        return
+    _log_to_stderr(settings.log_level, settings.log_format)
+    if settings.listen is None:
+        _serve_where_it_listens(app, settings)
+    else:
+        _serve(app, sources, settings)
 
 
-def listen(milter: Milter, app: str, settings: RunSettings) -> None:
-    """Give a filter its socket, unless it has one.
+def _first_read(sources: Sources[RunSettings]) -> RunSettings:
+    try:
+        return sources.read()
+    except PermissionError as error:
+        raise ConfigError(f"{sources.file}: {error.strerror}", source=str(sources.file)) from error
+
+
+def _log_to_stderr(level: str, form: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(ConversationFilter())
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def _check(app: str, settings: RunSettings, *, as_json: bool) -> None:
+    from pmilter.cli.apart import do_apart
+    from pmilter.cli.checking import check, rows
+
+    # The one line of an error says what is wrong; its traceback is for those who ask.
+    _log_to_stderr("debug" if settings.log_level == "debug" else "critical", settings.log_format)
+    findings = do_apart(app, partial(check, app, settings), settings.load_time)
+    if as_json:
+        text = json.dumps(findings, indent=2)
+    else:
+        text = "\n".join(f"{name:<12}{told}" for name, told in rows(findings))
+    make_console().out(text, highlight=False)
+
+
+# --- serving
+
+
+def _serve(app: str, sources: Sources[RunSettings], settings: RunSettings) -> None:
+    """Open the socket, become the user, then serve the program in processes that can be exchanged.
 
     Raises:
-        ConfigError: It has one, and the settings ask for another; or neither knows of one.
+        ConfigError: A setting is wrong, or the program cannot serve.
         OSError: The socket cannot be opened.
     """
-    if settings.listen is None:
-        _check_socket(milter, app, settings)
-        return
-    if milter.address is not None:
-        raise ConfigError(
-            f"{app} itself calls setconn({str(milter.address)!r}) while it is loaded: leave --listen out, "
-            "or put setconn under 'if __name__ == \"__main__\":'"
+    bound = listen_on(str(settings.listen), settings.mode, settings.group, settings.backlog)
+    try:
+        with pid_file(settings.pid_file):
+            if settings.user is not None:
+                become(settings.user)
+            serve_generations(
+                partial(_load, app, sources, settings),
+                bound,
+                partial(_prove, bound),
+                max_children=settings.max_children or 0,
+                max_requests=settings.max_requests or 0,
+                load_time=settings.load_time,
+                drain_time=settings.drain_time,
+                max_memory=settings.max_memory,
+            )
+    finally:
+        bound.close()
+
+
+def _load(app: str, sources: Sources[RunSettings], begun: RunSettings) -> Milter:
+    """Load program and settings, in a process that will serve with them."""
+    settings = _read_again(sources, begun)
+    milter = load_app(app, partial(refuse_setconn, app))
+    apply(settings, milter)
+    return milter
+
+
+def _read_again(sources: Sources[RunSettings], begun: RunSettings) -> RunSettings:
+    """Return the settings as they are now, but for those that a service has begun with for good."""
+    try:
+        now = sources.read()
+    except PermissionError:
+        logger.warning(
+            "%s may not be read by the user that serves: changes to it take a restart", sources.file
         )
-    milter.setconn(settings.listen, settings.mode, settings.group)
+        return begun
+    kept = {}
+    for setting in differences(begun, now):
+        if setting.option.restart:
+            kept[setting.name] = getattr(begun, setting.name)
+            logger.warning("%s has changed: that takes a restart", setting.option.key)
+    return replace(now, **kept)
 
 
-def _check_socket(milter: Milter, app: str, settings: RunSettings) -> None:
+def _prove(bound: ListeningSocket, milter: Milter) -> None:
+    try_out(milter)
+    logger.info("%s: listening on %s", milter.name, bound.address)
+
+
+def _serve_where_it_listens(app: str, settings: RunSettings) -> None:
+    """Serve a program that opens its socket itself, in the process that has loaded it.
+
+    Raises:
+        ConfigError: It opens none, a setting needs --listen, or the program cannot serve.
+        OSError: The socket cannot be opened.
+    """
+    _check_without_listen(settings)
+    milter = load_app(app)
     if milter.address is None:
-        raise ConfigError(
-            f"{app} has nothing to listen on: give --listen, such as --listen inet:8891@127.0.0.1 "
-            "or --listen unix:/run/filter.sock (a setconn under 'if __name__ ...' does not count here)"
-        )
-    if settings.mode is not None or settings.group is not None:
-        raise ConfigError(
-            f"--mode and --group belong to --listen; {app} has opened {milter.address} by itself"
-        )
+        raise nothing_to_listen_on(app)
+    apply(settings, milter)
+    with pid_file(settings.pid_file):
+        milter.main(settings.max_children or 0, settings.max_requests or 0)
+
+
+def _check_without_listen(settings: RunSettings) -> None:
+    for setting in option_table(SETTINGS):
+        if setting.name in _NEED_LISTEN and getattr(settings, setting.name) != setting.default:
+            raise ConfigError(
+                f"{setting.option.flag} needs --listen: a program that opens its socket itself is loaded before anything else is done"
+            )
