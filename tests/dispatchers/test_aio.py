@@ -1,23 +1,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import sys
 import threading
 from typing import Any
 
 import pytest
 
-from pmilter import Context, Limits, Milter, Reply, asyncio_dispatcher
+from pmilter import Context, Milter, Reply, asyncio_dispatcher
 from pmilter.errors import ConfigError
 from pmilter.testing.rig.serve import serve
-from tests.support.processes import DEADLINE
 from tests.support.wire import Wire
 
 SESSION = ">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< c"
 
 
-def filter_with(limits: Limits | None = None, **callbacks: Any) -> Milter:
-    milter = Milter("looped", limits=limits)
+def filter_with(**callbacks: Any) -> Milter:
+    milter = Milter("looped")
     for stage, function in callbacks.items():
         on: Any = milter.on
         on(stage)(function)
@@ -66,67 +65,11 @@ def test_a_coroutine_that_waits_does_not_hold_up_other_connections() -> None:
             slow.play("<< c")
 
 
-def test_a_late_coroutine_is_cancelled_and_the_connection_goes_on() -> None:
-    cancelled: list[bool] = []
-
-    async def envfrom(_ctx: Context, sender: str, *_: str) -> None:
-        if sender == "<slow@x>":
-            try:
-                await asyncio.sleep(DEADLINE)
-            except asyncio.CancelledError:
-                cancelled.append(True)
-                raise
-
-    milter = filter_with(Limits(command_time=0.1), envfrom=envfrom)
-    with serve(milter, dispatcher=asyncio_dispatcher()) as address, Wire(str(address)) as wire:
-        wire.play(SESSION + "\n>> M <slow@x>␀\n<< t")
-        answer = "t"
-        while answer == "t":  # the end of the cancelled one and our command race
-            wire.play(">> M <quick@x>␀")
-            answer = wire.answer()
-        assert answer == "c"
-    assert cancelled == [True]
-
-
-def test_callbacks_of_one_connection_in_the_pool_see_the_variables_of_the_loop() -> None:
-    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
-    seen: list[str] = []
-    variable.set("set")
-
-    def helo(_ctx: Context, _name: str) -> None:
-        seen.append(variable.get())
-        variable.set("changed")
-
-    milter = filter_with(helo=helo)
-    milter.setconn("inet:0@127.0.0.1")
-    milter.set_dispatcher(asyncio_dispatcher())
-    address = str(milter.address)
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(milter.main,))
-    thread.start()
-    with Wire(address) as wire:
-        wire.play(SESSION + "\n>> H again␀\n<< c")
-    milter.stop()
-    thread.join(DEADLINE)
-    assert seen == ["set", "set"]
-
-
-def test_bytes_that_come_while_a_callback_runs_are_taken_afterwards() -> None:
-    async def helo(_ctx: Context, _name: str) -> None:
-        await asyncio.sleep(0.05)
-
-    with (
-        serve(filter_with(helo=helo), dispatcher=asyncio_dispatcher()) as address,
-        Wire(str(address)) as wire,
-    ):
-        wire.play(
-            ">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H 1␀\n>> H 2␀\n>> H 3␀\n<< c\n<< c\n<< c"
-        )
-
-
-@pytest.mark.parametrize("threads", [0, -1, "4", True])
-def test_wrong_number_of_threads_is_named(threads: Any) -> None:
-    with pytest.raises(ConfigError, match="threads"):
+@pytest.mark.parametrize(
+    ("threads", "error"), [(0, ConfigError), (-1, ConfigError), ("4", TypeError), (True, TypeError)]
+)
+def test_wrong_number_of_threads_is_named(threads: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="threads"):
         asyncio_dispatcher(threads=threads)
 
 
@@ -144,3 +87,11 @@ def test_coroutine_callbacks_are_served_by_asyncio_unless_told_otherwise(
     monkeypatch.setenv("PMILTER_DISPATCHER", "ithread")
     with pytest.raises(ConfigError, match="eom"):
         choose_dispatcher(milter)
+
+
+def test_uvloop_that_is_not_installed_is_asked_for_with_the_way_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    with pytest.raises(ConfigError, match=r"pmilter\[uvloop\]"):
+        asyncio_dispatcher(uvloop=True)

@@ -141,9 +141,12 @@ def test_child_that_eats_far_too_much_is_killed(tmp_path: Path) -> None:
         wire.play(">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< EOF")
 
 
-@pytest.mark.parametrize("max_memory", [0, -1, True, 1.5, "1G"])
-def test_memory_limit_that_is_none(max_memory: Any) -> None:
-    with pytest.raises(ConfigError, match="max_memory"):
+@pytest.mark.parametrize(
+    ("max_memory", "error"),
+    [(0, ConfigError), (-1, ConfigError), (True, TypeError), (1.5, TypeError), ("1G", TypeError)],
+)
+def test_memory_limit_that_is_none(max_memory: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="max_memory"):
         postfork_dispatcher(max_memory=max_memory)
 
 

@@ -124,21 +124,21 @@ def test_children_are_replaced_after_their_requests(trace: Trace, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "error"),
     [
-        {"max_children": -1},
-        {"max_children": True},
-        {"max_requests_per_child": 1.5},
-        {"child_init": "init"},
-        {"child_init": lambda: None},
-        {"child_exit": lambda: None},
-        {"milter_exit": lambda _one, _two: None},
-        {"max_memory": 0},
-        {"max_memory": "1G"},
+        ({"max_children": -1}, ConfigError),
+        ({"max_children": True}, TypeError),
+        ({"max_requests_per_child": 1.5}, TypeError),
+        ({"child_init": "init"}, TypeError),
+        ({"child_init": lambda: None}, ConfigError),
+        ({"child_exit": lambda: None}, ConfigError),
+        ({"milter_exit": lambda _one, _two: None}, ConfigError),
+        ({"max_memory": 0}, ConfigError),
+        ({"max_memory": "1G"}, TypeError),
     ],
 )
-def test_parameters_that_cannot_be(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_parameters_that_cannot_be(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
         prefork_dispatcher(**options)
     assert next(iter(options)) in str(caught.value)
 

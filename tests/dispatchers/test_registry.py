@@ -98,7 +98,8 @@ def test_main_that_cannot_serve_closes_its_socket(
 @pytest.mark.parametrize("overflow", ["refused", "", None, True])
 def test_overflow_is_refuse_or_wait(name: str, overflow: Any) -> None:
     make = getattr(pmilter, f"{name}_dispatcher")
-    with pytest.raises(ConfigError, match="overflow must be 'refuse' or 'wait'"):
+    error = ConfigError if isinstance(overflow, str) else TypeError
+    with pytest.raises(error, match="overflow must be 'refuse' or 'wait'"):
         make(overflow=overflow)
     assert callable(make(overflow="wait"))
 

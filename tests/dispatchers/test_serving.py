@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -15,20 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pmilter import ConfigError, Context, Limits, LocalProtocolError, Milter, Stopped
+from pmilter import ConfigError, Context, Limits, LocalProtocolError, Milter
 from pmilter.dispatchers.registry import dispatcher_named
-from tests.support.notation import parse
 from tests.support.playbook import filter_of, raises, returns
 from tests.support.processes import DEADLINE, in_child
 from tests.support.service import CONCURRENT, DISPATCHERS, Service, serving
-from tests.support.waiting import until
 from tests.support.wire import Trace, Wire, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pmilter.dispatchers.accepting import Listener
-    from pmilter.dispatchers.handling import Handler
 
 every = pytest.mark.parametrize("dispatcher", DISPATCHERS)
 concurrent = pytest.mark.parametrize("dispatcher", CONCURRENT)
@@ -381,48 +375,6 @@ def test_service_with_dropped_rights(dispatcher: str, trace: Trace, tmp_path: Pa
     assert "root" not in log.read_text()
 
 
-# --- a dispatcher of the user's own
-
-
-def test_users_may_write_their_own() -> None:
-    ended: list[str] = []
-
-    def dispatcher(_milter: Milter, listener: Listener, handler: Handler) -> None:
-        try:
-            while True:
-                conn, _ = listener.accept()
-                handler(conn)
-                assert conn.fileno() == -1
-        except Stopped:
-            ended.append("stopped")
-
-    milter = filter_of({"helo": returns(None)})
-    milter.set_dispatcher(dispatcher)
-    milter.setconn("inet:0@127.0.0.1")
-    address = str(milter.address)
-    thread = serve_in_thread(milter)
-    for _ in range(2):
-        with Wire(address) as wire:
-            wire.play(SESSION + ">> Q\n<< EOF")
-    milter.stop()
-    thread.join(DEADLINE)
-    assert ended == ["stopped"]
-
-
-def test_dispatcher_that_lets_stopped_through_ends_well() -> None:
-    milter = filter_of({"helo": returns(None)})
-
-    def dispatcher(_milter: Milter, listener: Listener, _handler: Handler) -> None:
-        listener.accept()
-
-    milter.set_dispatcher(dispatcher)
-    milter.setconn("inet:0@127.0.0.1")
-    thread = serve_in_thread(milter)
-    milter.stop()
-    thread.join(DEADLINE)
-    assert not thread.is_alive()
-
-
 def test_stop_that_comes_before_main_has_begun_is_not_lost() -> None:
     milter = filter_of({"helo": returns(None)})
     milter.set_dispatcher(dispatcher_named("ithread"))
@@ -431,162 +383,6 @@ def test_stop_that_comes_before_main_has_begun_is_not_lost() -> None:
     thread = serve_in_thread(milter)
     thread.join(DEADLINE)
     assert not thread.is_alive()
-
-
-def test_handler_never_raises_and_closes_the_socket() -> None:
-    def dispatcher(_milter: Milter, _listener: Listener, handler: Handler) -> None:
-        one, two = socket.socketpair()
-        two.close()
-        handler(one)
-        assert one.fileno() == -1
-        handler(one)  # closed already
-        served.append(one)
-
-    served: list[socket.socket] = []
-    milter = filter_of({"helo": returns(None)})
-    milter.set_dispatcher(dispatcher)
-    milter.setconn("inet:0@127.0.0.1")
-    milter.main()
-    assert served
-
-
-def test_handler_gives_conversations_to_dispatchers_with_their_own_input_and_output() -> None:
-    def dispatcher(_milter: Milter, _listener: Listener, handler: Handler) -> None:
-        talk = handler.conversation("the peer")
-        next(talk)
-        effect: Any = talk.send(parse("O 6 1ff 77f"))
-        sent.append(effect.answer)
-
-    sent: list[bytes] = []
-    milter = filter_of({"helo": returns(None)})
-    milter.set_dispatcher(dispatcher)
-    milter.setconn("inet:0@127.0.0.1")
-    milter.main()
-    assert sent == [parse("O 6 0 370")]
-
-
-# --- accepting
-
-
-class Flaky(socket.socket):
-    """A listening socket on which the first attempts to accept fail."""
-
-    errors: list[int]
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        if self.errors:
-            number = self.errors.pop()
-            raise OSError(number, os.strerror(number))
-        return super().accept()
-
-
-@pytest.mark.parametrize(
-    "numbers",
-    [
-        [errno.ECONNABORTED] * 3,
-        [errno.EAGAIN],
-        [errno.EMFILE],
-        [errno.EPROTO],
-        [errno.ENETDOWN],
-        [errno.EHOSTUNREACH],
-        [errno.EPERM],
-    ],
-    ids=lambda numbers: errno.errorcode[numbers[0]],
-)
-def test_connection_that_fails_while_it_is_accepted_does_not_end_the_service(
-    numbers: list[int],
-) -> None:
-    with Flaky(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.errors = numbers
-        sock.bind(("127.0.0.1", 0))
-        sock.listen()
-        address = "inet:{1}@{0}".format(*sock.getsockname())
-        milter = filter_of({"helo": returns(None)})
-        milter.set_socket(sock)
-        milter.set_dispatcher(dispatcher_named("ithread"))
-        thread = threading.Thread(target=milter.main)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(threading, "excepthook", lambda _: None)  # the test says it better
-            thread.start()
-            try:
-                with Wire(address) as wire:
-                    wire.play(SESSION + ">> Q\n<< EOF")
-            finally:
-                milter.stop()
-                thread.join(DEADLINE)
-        assert not thread.is_alive()
-
-
-def test_accept_raises_once_the_service_stops_though_a_connection_waits() -> None:
-    def dispatcher(m: Milter, listener: Listener, _handler: Handler) -> None:
-        with connect(address):
-            m.stop()
-            for _ in range(2):
-                with pytest.raises(Stopped):
-                    listener.accept()
-            raised.append("Stopped")
-
-    raised: list[str] = []
-    milter = filter_of({"helo": returns(None)})
-    milter.set_dispatcher(dispatcher)
-    milter.setconn("inet:0@127.0.0.1")
-    address = str(milter.address)
-    milter.main()
-    assert raised == ["Stopped"]
-
-
-# --- health probes
-
-PROBES = {
-    "connect and close": "",
-    "half-close": ">> EOF\n<< EOF",
-    "quit": ">> Q\n<< EOF",
-    "negotiate and close": ">> O 6 1ff 77f\n<< O *",
-    "negotiate and quit": ">> O 6 1ff 77f\n<< O *\n>> Q\n<< EOF",
-}
-
-
-def await_status(service: Service, words: str) -> None:
-    """Ask for the status line until it says something: children tell their parent a little later than the MTA."""
-
-    def says() -> bool:
-        before = len(service.log())
-        service.signal(signal.SIGUSR1)
-        until(lambda: any("status: " in line for line in service.log()[before:]), service.log)
-        return words in service.log()[-1]
-
-    until(says, service.log)
-
-
-@every
-def test_probes_are_counted_and_kept_from_the_filter_and_from_the_log(
-    dispatcher: str, trace: Trace, tmp_path: Path
-) -> None:
-    with serving(tracing(trace), tmp_path, dispatcher) as service:
-        before = len(service.log())
-        for script in PROBES.values():
-            service.play(script)
-            with service.connect() as wire:
-                wire.play(script)
-                wire.reset()
-        assert trace.rest() == []
-        service.play(SESSION + ">> Q\n<< EOF")
-        assert trace.until("close") == ["connect", "helo", "close"]
-        assert service.log()[before:] == []
-        await_status(service, f"{2 * len(PROBES) + 1} requests, {2 * len(PROBES)} probes, 0 denied")
-
-
-@every
-def test_negotiate_callback_answers_probes_too_and_close_tells_of_their_end(
-    dispatcher: str, trace: Trace, tmp_path: Path
-) -> None:
-    milter = tracing(trace, negotiate=lambda *_: trace.say("negotiate"))
-    with serving(milter, tmp_path, dispatcher) as service:
-        service.play(PROBES["negotiate and quit"])
-        assert trace.until("close") == ["negotiate", "close"]
-        service.play(PROBES["connect and close"])
-        await_status(service, "2 requests, 2 probes")
-        assert trace.rest() == []
 
 
 # --- the log

@@ -18,6 +18,7 @@ APART = {
     "examples",
     "meta",
     "promises",
+    "proofs",
     "properties",
     "support",
     "typing",
@@ -66,7 +67,7 @@ def test_test_files_have_their_modules() -> None:
     assert set(WITHOUT_MODULE) <= found
 
 
-OURS = ("src", "tests", "docs", "examples", "benchmarks", "tools", ".ci")
+OURS = ("src", "tests", "docs", "examples", "benchmarks", "proofs", "tools", ".ci")
 MADE = {"__pycache__", "build", "venv"}
 """Folders that tools make."""
 

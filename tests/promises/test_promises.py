@@ -141,6 +141,19 @@ def test_promise_1_memory_of_a_session_does_not_grow_with_its_messages() -> None
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("dispatcher", ["asyncio", "ithread", "postfork", "selector"])
+def test_promise_1_one_peer_cannot_keep_the_others_out(dispatcher: str, tmp_path: Path) -> None:
+    milter = filter_of({"helo": returns(None)}, limits=QUICK.replace(connections_per_peer=3))
+    with (
+        serving(milter, tmp_path, dispatcher, desc="inet:0@0.0.0.0") as service,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(40):  # and they say nothing
+            stack.enter_context(service.connect("127.0.0.2"))
+        with service.connect("127.0.0.3") as other:
+            other.play(SESSION + ">> Q\n<< EOF")
+
+
 # --- 2. No exception leaves a command without an answer; a process that dies closes at once.
 
 
@@ -428,3 +441,17 @@ def test_promise_7_a_host_means_that_host_alone() -> None:
     name = bound.socket.getsockname()
     bound.close()
     assert name[0] == "127.0.0.1"
+
+
+@every
+def test_promise_7_where_peers_are_named_nobody_else_is_served(
+    dispatcher: str, trace: Trace, tmp_path: Path
+) -> None:
+    milter = filter_of({"connect": lambda *_: trace.say("connect")}, limits=QUICK)
+    milter.allow_peers("127.0.0.2")
+    with serving(milter, tmp_path, dispatcher) as service:
+        with service.connect("127.0.0.3") as stranger:
+            assert stranger.answers() == []
+        assert trace.rest() == []
+        with service.connect("127.0.0.2") as known:
+            known.play(">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> Q\n<< EOF")
