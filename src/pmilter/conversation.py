@@ -47,6 +47,7 @@ _STATUS_CONTINUE: Final = Status.CONTINUE
 _NEXT: Final = Move.NEXT
 _OPEN_MESSAGE: Final = Move.OPEN
 _RCPT: Final = int(Command.RCPT)
+_BODYEOB: Final = int(Command.BODYEOB)
 _DELIVERS: Final = frozenset({Answer.CONTINUE, Answer.ACCEPT})
 _GOES_ON: Final = frozenset({Status.CONTINUE, Status.SKIP, Status.NOREPLY})
 _FLUSH_SIZE: Final = 262_144
@@ -231,6 +232,9 @@ class Conversation:
                 self._begin_message()
             else:
                 yield from self._boundary(session.move)
+        if code == _BODYEOB:
+            yield from self._end_of_message(session.payload)
+            return
         if stage is None:
             yield from self._control(code)
             return
@@ -377,10 +381,8 @@ class Conversation:
         self._verdicts.begin_message()
 
     def _control(self, code: int) -> Talk:
-        """Do what a command asks for that has no verdict, and end of message."""
-        if code == Command.BODYEOB:
-            yield from self._end_of_message(self._session.payload)
-        elif code == Command.OPTNEG and self._session.offer is not None:
+        """Do what a command asks for that has no verdict."""
+        if code == Command.OPTNEG and self._session.offer is not None:
             yield from self._negotiate(self._session.offer)
         elif self._session.payload:
             COMMANDS[code].decode(self._session.payload)  # raises: none belongs there
@@ -456,9 +458,10 @@ class Conversation:
             outcome = yield from self._ask(stage, (self._context,))
             self._requests.end_eom()
         verdict = self._verdict(stage, outcome)
-        if verdict.code in _DELIVERS:
-            yield from self._send_changes()
-        self._requests.drop_changes()
+        if self._requests.changing:
+            if verdict.code in _DELIVERS:
+                yield from self._send_changes()
+            self._requests.drop_changes()
         self._verdicts.settle(stage, verdict, self._context)
 
     def _ask_last_chunk(self, chunk: bytes) -> Generator[Effect, Any, object]:

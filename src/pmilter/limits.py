@@ -154,3 +154,15 @@ def _check(name: str, value: object) -> None:
         raise TypeError(f"limit {name} must be {kind}, not {value!r}")
     if not 0 < value < _ENDLESS:
         raise ConfigError(f"limit {name} must be {kind} above 0, not {value!r}")
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise where a parameter is no whole number, or below the least that it may be.
+
+    Raises:
+        TypeError, ConfigError: As said.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise ConfigError(f"{name} must be {least} or above, not {value!r}")

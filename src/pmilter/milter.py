@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from pmilter.callbacks import check_callback, is_coroutine_callback, resolve_callbacks
 from pmilter.errors import ConfigError, LocalProtocolError
-from pmilter.limits import Limits
+from pmilter.limits import Limits, check_whole
 from pmilter.plan import (
     KEEPABLE,
     NEVER_QUIET,
@@ -321,8 +321,7 @@ class Milter:
             TypeError: Not a whole number.
         """
         self._check_unbound()
-        if _whole("backlog", backlog) < 1:
-            raise ConfigError(f"backlog must be a number above 0, not {backlog!r}")
+        check_whole("backlog", backlog, 1)
         self._backlog = backlog
 
     def allow_peers(self, *peers: str) -> None:
@@ -470,8 +469,7 @@ class Milter:
         if self._socket is None:
             raise ConfigError(f"{self.name} has no socket: call setconn before main")
         for argument, value in (("max_children", max_children), ("max_requests", max_requests)):
-            if _whole(argument, value) < 0:
-                raise ConfigError(f"{argument} must be a number, 0 or above, not {value!r}")
+            check_whole(argument, value, 0)
         self._max_children, self._max_requests = max_children, max_requests
         try:
             serve(self, self._socket)
@@ -507,19 +505,9 @@ class Milter:
             serving.stop()
 
 
-def _whole(name: str, value: int) -> int:
-    """Return a number, where it is one.
-
-    Raises:
-        TypeError: It is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    return value
-
-
 def _check_actions(actions: Action | int) -> Action:
-    if unknown := _whole("actions", actions) & ~int(
+    check_whole("actions", actions, 0)
+    if unknown := int(actions) & ~int(
         ACTIONS[6]
     ):  # an IntFlag's complement knows only bits that have names
         raise ConfigError(f"unknown action bits {unknown:#x}")
@@ -528,7 +516,8 @@ def _check_actions(actions: Action | int) -> Action:
 
 def _check_steps(steps: Step | int) -> Step:
     allowed = Step.HDR_LEADSPC | Step.RCPT_REJ | Step.SKIP
-    if refused := _whole("steps", steps) & ~int(allowed):
+    check_whole("steps", steps, 0)
+    if refused := int(steps) & ~int(allowed):
         raise ConfigError(
             f"steps may hold HDR_LEADSPC and RCPT_REJ; {Step(refused)!r} follows from callbacks, noreply and keep"
         )

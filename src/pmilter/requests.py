@@ -106,6 +106,11 @@ class Requests:
                 )
             self._write(_PROGRESS)
 
+    @property
+    def changing(self) -> bool:
+        """True where there are changes to send or to forget."""
+        return bool(self.changes) or self._body is not None
+
     def add_body(self, data: bytes) -> None:
         """Append to the new body."""
         if self._body is None:

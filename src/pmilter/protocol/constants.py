@@ -48,6 +48,8 @@ class Status(Enum):
     ALL_OPTS = 110
     """From negotiate only: the library's choice, with all actions that the MTA offers."""
 
+    __hash__ = object.__hash__  # Enum's own is a Python function, and verdicts are looked up for every mail
+
 
 class Action(IntFlag):
     """Changes that a filter may make (libmilter's ``SMFIF_``); the second word of the negotiation."""
