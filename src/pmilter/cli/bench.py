@@ -36,31 +36,26 @@ STATUSES: Final = {
 """Kind of failure -> status; the first that happened counts."""
 
 
-class _Size(click.ParamType[int]):
-    """A number of bytes, maybe with K or M after it."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"([0-9]{1,9})([kKmM]?)", value)
-        size = int(match[1]) << {"": 0, "k": 10, "m": 20}[match[2].lower()] if match else -1
-        if not 0 <= size <= MOST_BYTES:
-            self.fail(f"{value!r} is no size from 0 to 100M; write 8192, 8K or 1M.", param, ctx)
-        return size
+def parse_size(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
+    """Return the bytes that a text such as 8192, 8K or 1M means; a click callback."""
+    match = re.fullmatch(r"([0-9]{1,9})([kKmM]?)", text)
+    size = int(match[1]) << {"": 0, "k": 10, "m": 20}[match[2].lower()] if match else -1
+    if not 0 <= size <= MOST_BYTES:
+        raise click.BadParameter(f"{text!r} is no size from 0 to 100M; write 8192, 8K or 1M.")
+    return size
 
 
 @click.command(
     "bench",
     short_help="Measure a running filter under load.",
-    epilog="Ctrl-C ends it early, with the results so far. Docs: docs/bench.md.",
+    epilog="Ctrl-C ends it early, with the results so far.",
 )
 @click.argument("address", metavar="ADDRESS")
 @click.option(
     "-c",
     "--connections",
     type=click.IntRange(1, 4096),
+    metavar="N",
     default=16,
     show_default=True,
     help="Connections at the same time.",
@@ -69,6 +64,7 @@ class _Size(click.ParamType[int]):
     "-m",
     "--messages",
     type=click.IntRange(1),
+    metavar="N",
     default=10,
     show_default=True,
     help="Messages on each connection, before it is closed and another one opened.",
@@ -103,6 +99,7 @@ class _Size(click.ParamType[int]):
 @click.option(
     "--recipients",
     type=click.IntRange(1, 1000),
+    metavar="N",
     default=2,
     show_default=True,
     help="Recipients of a message.",
@@ -110,14 +107,15 @@ class _Size(click.ParamType[int]):
 @click.option(
     "--headers",
     type=click.IntRange(0, 1000),
+    metavar="N",
     default=20,
     show_default=True,
     help="Header fields of a message.",
 )
 @click.option(
     "--body",
-    type=_Size(),
-    default=8192,
+    callback=parse_size,
+    default="8192",
     show_default=True,
     metavar="SIZE",
     help="Bytes of its body: 8192, 8K, 1M.",
@@ -140,6 +138,7 @@ class _Size(click.ParamType[int]):
     "--protocol",
     "version",
     type=click.IntRange(2, 6),
+    metavar="N",
     default=6,
     show_default=True,
     help="Protocol version to offer.",
@@ -157,6 +156,7 @@ class _Size(click.ParamType[int]):
 @click.option(
     "--processes",
     type=click.IntRange(1, 64),
+    metavar="N",
     default=1,
     show_default=True,
     help="Processes that make the load, where one is not fast enough; they share the connections.",

@@ -52,7 +52,7 @@ class Progress:
         self._plan = plan
         self._clock = clock
         self._seen: deque[tuple[float, int]] = deque()
-        self._task = self._bar.add_task("measuring", total=1.0, text="")
+        self._task = self._bar.add_task("warming up", total=1.0, text="")
 
     def __enter__(self) -> Self:
         self._start = self._clock()
@@ -81,7 +81,7 @@ class Progress:
             self._task,
             completed=self._done(now, standing.messages),
             description="measuring" if measuring else "warming up",
-            text=text,
+            text=text if measuring else "",
         )
         self._bar.refresh()
 
