@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from pmilter import ConfigError, Limits, Milter
+from pmilter.limits import check_whole
 
 DEFAULTS = {
     "frame": 1048575,
@@ -96,6 +97,16 @@ def test_limits_are_immutable_values() -> None:
     assert limits != 5
     assert len({limits, Limits(recipients=5), Limits()}) == 2
     assert "recipients=5" in repr(limits)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(-1, ConfigError), (True, TypeError), (1.0, TypeError), ("1", TypeError), (None, TypeError)],
+)
+def test_whole_numbers_are_told_from_others(value: Any, error: type[Exception]) -> None:
+    check_whole("number", 0, 0)
+    with pytest.raises(error, match="number must be"):
+        check_whole("number", value, 0)
 
 
 def test_filter_takes_its_limits() -> None:

@@ -297,7 +297,7 @@ def test_backlog_of_another_type(backlog: Any) -> None:
 
 @pytest.mark.parametrize("backlog", [0, -1])
 def test_backlog_must_be_above_0(backlog: Any) -> None:
-    with pytest.raises(ConfigError, match="backlog must be a number above 0"):
+    with pytest.raises(ConfigError, match="backlog must be 1 or above"):
         Milter().set_listen(backlog)
 
 

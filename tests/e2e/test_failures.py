@@ -123,6 +123,26 @@ def test_fallback_is_what_the_filter_chose(real_mta: RealMta, stage: str, fallba
     assert [outcome.message is not None for outcome in outcomes.values()] == [passes, True] * 2
 
 
+@pytest.mark.parametrize("stage", ["connect", "helo", *MESSAGE_STAGES])
+def test_shutdown_as_the_fallback_ends_the_smtp_session_and_costs_no_mail(
+    real_mta: RealMta, stage: str
+) -> None:
+    milter = Milter("failing", fallback={stage: "shutdown"})
+    calls: list[str] = []
+
+    def callback(*_: Any) -> None:
+        calls.append(stage)
+        if len(calls) == 1:
+            raise ValueError("no")
+
+    on: Any = milter.on
+    on(stage)(callback)
+    with real_mta.asking(milter) as mta:
+        assert mta.send(MESSAGE).code == 421
+        assert mta.send(MESSAGE).code == 250
+    assert len(real_mta.arrivals(1)) == 1
+
+
 def half_done(ctx: Context) -> None:
     ctx.addheader("X-Half", "done")
     ctx.replacebody(b"half\r\n")

@@ -27,6 +27,10 @@ milter = Milter(
     fallback={"eom": Status.ACCEPT},
     limits=Limits(recipients=5),
 )
+milter.set_fallback("shutdown")
+milter.set_fallback({"envrcpt": "shutdown", "eom": Status.TEMPFAIL})
+milter.set_limits(Limits().replace(connections_per_peer=5))
+milter.allow_peers("192.0.2.0/24", "user:postfix")
 
 
 @milter.on("negotiate")

@@ -12,6 +12,7 @@ milter = Milter("typed")
 Milter("typed", 1)  # type: ignore[call-arg]  # options are keyword-only
 Milter(actions="ADDHDRS")  # type: ignore[arg-type]  # bits, not text
 Milter(fallback={"eom": 5})  # type: ignore[dict-item]  # a status
+milter.set_fallback("reject")  # type: ignore[arg-type]  # a Status, or the one text
 
 milter.on("rcpt")  # type: ignore[call-overload]  # no such stage
 

@@ -27,6 +27,7 @@ from pmilter.dispatchers.supervisor import (
     Tell,
 )
 from pmilter.errors import ConfigError
+from pmilter.limits import check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -295,12 +296,11 @@ def check_memory_limit(limit: int | None) -> None:
     """Raise where a memory limit is none, or cannot be kept.
 
     Raises:
-        ConfigError: As said.
+        ConfigError, TypeError: As said.
     """
     if limit is None:
         return
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ConfigError(f"max_memory must be a number of bytes above 0, or None, not {limit!r}")
+    check_whole("max_memory", limit, 1)
     if not _resident(os.getpid()):
         raise ConfigError("max_memory needs /proc, which this system has not: leave it out")
 

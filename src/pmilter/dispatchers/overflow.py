@@ -24,6 +24,9 @@ A peer that has more connections than it may have is refused in any case: if it 
 REFUSALS: Final = 16
 """Connections that are being refused at the same time, beyond which even those wait, or are closed."""
 
+_MORE_PLACES: Final = "if that is too few, raise max_children, or Limits(connections=...)"
+_MORE_OF_A_PEER: Final = "if that is too few, raise Limits(connections_per_peer=...)"
+
 
 def check_overflow(overflow: str) -> None:
     """Raise where it is none of the two.
@@ -91,12 +94,12 @@ class Places:
 
     def _has_room(self, peer: str | None) -> bool:
         if self._served >= self._limit:
-            message = "all %d places are taken, so a connection is told to try again later"
-            self._log.warning(message, self._limit)
+            message = "all %d places are taken, so a connection is told to try again later: %s"
+            self._log.warning(message, self._limit, _MORE_PLACES)
             return False
         if peer is not None and self._per_peer is not None and self._peers[peer] >= self._per_peer:
-            message = "%s has %d connections already, so one more is told to try again later"
-            self._log.warning(message, peer, self._per_peer)
+            message = "%s has %d connections already, so one more is told to try again later: %s"
+            self._log.warning(message, peer, self._per_peer, _MORE_OF_A_PEER)
             return False
         return True
 

@@ -13,6 +13,7 @@ from pmilter.dispatchers.scoreboard import State
 from pmilter.dispatchers.sequential import sequential_dispatcher
 from pmilter.dispatchers.supervisor import Supervisor
 from pmilter.errors import ConfigError
+from pmilter.limits import check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,11 +61,11 @@ def prefork_dispatcher(
 
     Raises:
         ConfigError: A number is below 0, a hook takes other arguments, or memory cannot be watched on this system.
+        TypeError: An argument of another type.
     """
     numbers = {"max_children": max_children, "max_requests_per_child": max_requests_per_child}
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ConfigError(f"{name} must be a number, 0 or above, not {value!r}")
+        check_whole(name, value, 0)
     check_memory_limit(max_memory)
     hooks = _Hooks(
         _fitting("child_init", child_init, 1),
@@ -147,11 +148,12 @@ def _fitting(
 
     Raises:
         ConfigError: It takes neither.
+        TypeError: It cannot be called at all.
     """
     if hook is None:
         return lambda *_: None
     if not callable(hook):
-        raise ConfigError(f"{name} must be callable, not {hook!r}", source=name)
+        raise TypeError(f"{name} must be callable, not {hook!r}")
     try:
         signature = inspect.signature(hook)
     except (ValueError, TypeError):  # written in C, and says nothing of its arguments
