@@ -3,6 +3,8 @@
 
     python3 tasks.py demo        see a filter at work
     python3 tasks.py test        everything: lint, types, all tests, real Postfix and Sendmail included
+    python3 tasks.py compiled    tests against the compiled form, see docs/acceleration.md
+    python3 tasks.py prove       what pmilter promises, tried at length under load; `prove kills` only that
 
 Needs Python 3.11 or newer with pip and venv, and for real MTAs a Debian with apt. What is installed goes to .venv, but for
 Debian's packages, which `tools/install-mtas.sh` installs with root's rights.
@@ -12,8 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,6 +29,16 @@ ROOT: Final = Path(__file__).resolve().parent
 VENV: Final = ROOT / ".venv"
 PYTHON: Final = VENV / "bin" / "python"
 STAMP: Final = VENV / "installed"
+COMPILED: Final = ROOT / "build" / "compiled"
+"""An environment of its own for the compiled form: nothing compiled ever stands in the source."""
+COMPILED_TESTS: Final = (
+    "tests/test_*.py",
+    "tests/protocol",
+    "tests/conformance",
+    "tests/properties",
+    "tests/dispatchers/test_conformance.py",
+)
+"""What can tell the compiled form from the source."""
 
 
 def run(*command: str | Path, **environment: str) -> None:
@@ -92,6 +106,26 @@ def test() -> None:
     types()
     mtas()
     run(PYTHON, "-m", "pytest", "-n", "2", PMILTER_REQUIRE_MTA="1")
+    if can_compile():
+        compiled()
+
+
+def can_compile() -> bool:
+    """Return whether there are a C compiler and this Python's headers."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return shutil.which("cc") is not None and headers.exists()
+
+
+def compiled() -> None:
+    """Build the compiled form, and run against it the tests that could tell."""
+    python = COMPILED / "bin" / "python"
+    venv.create(COMPILED, with_pip=True, clear=True)
+    run(python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1")
+    install = (python, "-m", "pip", "install", "--quiet", ".[testing]", "--group", "dev")
+    run(*install, PMILTER_ACCELERATE="1")
+    run(python, "-c", "import pmilter; assert pmilter.accelerated")
+    tests = sorted(path for pattern in COMPILED_TESTS for path in ROOT.glob(pattern))
+    run(python, "-m", "pytest", "-n", "2", "-m", "not mta", *tests)
 
 
 def bench() -> None:
@@ -100,19 +134,31 @@ def bench() -> None:
     run(PYTHON, "-m", "benchmarks")
 
 
+def prove(*arguments: str) -> None:
+    """Try under load what pmilter promises; takes long. Names and options follow: prove kills -- --size short."""
+    setup()
+    mtas()
+    run(PYTHON, "-m", "proofs", *(word for word in arguments if word != "--"))
+
+
 TASKS: Final[dict[str, Callable[[], None]]] = {
-    task.__name__: task for task in (setup, demo, mtas, lint, format, types, unit, test, bench)
+    task.__name__: task
+    for task in (setup, demo, mtas, lint, format, types, unit, compiled, test, bench)
 }
 
 
 def main() -> None:
-    """Run the tasks that are named."""
+    """Run the tasks that are named; what follows `prove` is for the proofs."""
     names = sys.argv[1:]
+    if names[:1] == [prove.__name__]:
+        prove(*names[1:])
+        return
     if not names or any(name not in TASKS for name in names):
         lines = (
             f"  {name:8} {(task.__doc__ or '').splitlines()[0]}" for name, task in TASKS.items()
         )
-        sys.exit("\n".join(["usage: python3 tasks.py TASK...", *lines]))
+        told = f"  {prove.__name__:8} {(prove.__doc__ or '').splitlines()[0]}"
+        sys.exit("\n".join(["usage: python3 tasks.py TASK...", *lines, told]))
     for name in names:
         TASKS[name]()
 

@@ -12,7 +12,7 @@ import pytest
 
 from pmilter import ConfigError, Milter
 from pmilter.dispatchers.generations import serve_generations
-from pmilter.dispatchers.listening import listen_on
+from pmilter.dispatchers.listening import adopt, listen_on
 from pmilter.dispatchers.prefork import prefork_dispatcher
 from pmilter.dispatchers.registry import dispatcher_named
 from pmilter.testing.trial import try_out
@@ -88,7 +88,12 @@ def chosen(name: str) -> Dispatcher:
 
 @contextmanager
 def running(
-    directory: Path, dispatcher: str = "ithread", helo: str = "pass", **options: Any
+    directory: Path,
+    dispatcher: str = "ithread",
+    helo: str = "pass",
+    *,
+    handed_in: bool = False,
+    **options: Any,
 ) -> Iterator[Run]:
     """Serve a program that accepts all, while the body runs."""
     program, log = directory / "app.py", directory / "service.log"
@@ -106,7 +111,7 @@ def running(
         log_to(log)
         bound = listen_on(f"unix:{directory}/socket", None, None, 128)
         trace.say(str(bound.address))
-        serve_generations(load, bound, try_out, **options)
+        serve_generations(load, adopt(bound.socket) if handed_in else bound, try_out, **options)
 
     program.write_text(PROGRAM.format(verdict="ACCEPT", helo=helo))
     pid = fork(work)
@@ -374,6 +379,56 @@ def test_restart_through_a_socket_that_was_handed_in_refuses_nobody(tmp_path: Pa
             os.kill(pid, signal.SIGTERM)
             assert wait(pid, 2) == 0
         assert (tmp_path / "socket").exists()
+
+
+def stop_listening(run: Run) -> None:
+    """Have a service stop, and return when nothing accepts any more."""
+    run.signal(signal.SIGTERM)
+    until(lambda: not accepts(run), run.log)
+
+
+def accepts(run: Run) -> bool:
+    try:
+        run.connect().close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("dispatcher", HANDING_OVER)
+def test_sessions_open_at_a_restart_may_begin_messages_where_the_socket_was_handed_in(
+    dispatcher: str, tmp_path: Path
+) -> None:
+    with running(tmp_path, dispatcher, handed_in=True) as run, run.connect() as wire:
+        wire.play(">> O 6 1ff 77f\n<< O *")
+        stop_listening(run)
+        wire.play(SESSION.partition("<< O *\n")[2] + 2 * MESSAGE.format(verdict="a") + QUIT)
+        assert run.wait() == 0
+
+
+def test_sessions_that_outlast_a_restart_are_told_to_come_again(tmp_path: Path) -> None:
+    with running(tmp_path, handed_in=True, linger=0.3) as run, run.connect() as wire:
+        wire.play(SESSION)
+        stop_listening(run)
+        wire.until_goodbye("H x␀")
+        assert run.wait() == 0
+
+
+def test_second_signal_ends_at_once_what_a_restart_waits_for(tmp_path: Path) -> None:
+    with running(tmp_path, handed_in=True) as run, run.connect() as wire:
+        wire.play(SESSION)
+        stop_listening(run)
+        run.signal(signal.SIGTERM)
+        wire.play("<< EOF")
+        assert run.wait() == 0
+
+
+def test_socket_of_its_own_is_no_reason_to_wait(tmp_path: Path) -> None:
+    with running(tmp_path) as run, run.connect() as wire:
+        wire.play(SESSION)
+        stop_listening(run)
+        wire.until_goodbye("H x␀")
+        assert run.wait() == 0
 
 
 def test_service_manager_is_told_what_becomes_of_a_reload(

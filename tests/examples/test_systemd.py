@@ -28,9 +28,10 @@ def test_service_asks_for_the_socket_by_the_name_that_it_is_given() -> None:
 
 def test_service_is_given_more_time_to_stop_than_messages_have_to_end() -> None:
     from pmilter import Limits
+    from pmilter.dispatchers.generations import LINGER
 
     seconds = settings(UNITS / "tagger.service")["TimeoutStopSec"].removesuffix("s")
-    assert float(seconds) > Limits().grace + 5
+    assert float(seconds) > LINGER + Limits().grace + 5
 
 
 def test_systemd_has_nothing_to_say(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ _NEED_LISTEN: Final = (
     "user",
     "max_memory",
     "drain_time",
+    "linger",
     "load_time",
 )
 """Settings of a socket that is opened, or of a process that lives, before the program is loaded."""
@@ -146,6 +147,7 @@ def _serve(app: str, sources: Sources[RunSettings], settings: RunSettings) -> No
                 max_requests=settings.max_requests or 0,
                 load_time=settings.load_time,
                 drain_time=settings.drain_time,
+                linger=settings.linger,
                 max_memory=settings.max_memory,
             )
     finally:

@@ -27,7 +27,7 @@ from pmilter.cli.values import (
     parse_seconds,
     parse_size,
 )
-from pmilter.dispatchers.generations import DRAIN_TIME, LOAD_TIME
+from pmilter.dispatchers.generations import DRAIN_TIME, LINGER, LOAD_TIME
 from pmilter.dispatchers.registry import MODULES
 from pmilter.limits import Limits
 from pmilter.milter import DEFAULT_BACKLOG, DEFAULT_TIMEOUT
@@ -179,6 +179,18 @@ class RunSettings:
             kinds=_NUMBER,
             restart=True,
             help="How long the connections of a process that is replaced may go on before they are told to come again.",
+        ),
+    )
+    linger: float = field(
+        default=LINGER,
+        metadata=_service(
+            "--linger",
+            metavar="SECONDS",
+            parse=parse_seconds,
+            kinds=_NUMBER,
+            restart=True,
+            help="How long open connections may go on after a first TERM where the socket was handed in (fd:NAME), before they are "
+            "told to come again.",
         ),
     )
     load_time: float = field(

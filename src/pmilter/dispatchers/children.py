@@ -115,6 +115,7 @@ class Children:
         self.look()
         while not self._supervisor.finished:
             self._wait()
+            self._serving.time_left()  # when the time to drain is over, the service stops
             self.look()
 
     def look(self) -> None:

@@ -34,6 +34,8 @@ logger: Final = logging.getLogger("pmilter")
 
 LOAD_TIME: Final = 60.0
 DRAIN_TIME: Final = 600.0
+LINGER: Final = 20.0
+"""An MTA that has begun an SMTP session mostly ends it well within that."""
 
 _FAILED: Final = 2
 _QUIT_TIME: Final = 3.0
@@ -52,9 +54,14 @@ def serve_generations(
     max_requests: int = 0,
     load_time: float = LOAD_TIME,
     drain_time: float = DRAIN_TIME,
+    linger: float = LINGER,
     max_memory: int | None = None,
 ) -> None:
     """Serve until stopped by a signal or by the filter's own `stop`; then close the socket, and remove its path.
+
+    Where the socket was handed in, it outlives the service, and whoever connects from then on waits for the next one. So nobody
+    need be turned away by a restart: a first SIGTERM or SIGINT lets open connections go on for the time `linger`, new messages
+    included. A second signal ends that.
 
     SIGHUP loads the program anew. Where it fails to load or to prove itself, that is logged, and the one before goes on. To be
     called in the main thread of a process without other threads.
@@ -68,13 +75,16 @@ def serve_generations(
         load_time: Seconds in which a program must have loaded and proved itself.
         drain_time: Seconds that the connections of an old generation get to end by themselves; then open messages are finished, and
             what follows them is refused for the moment.
+        linger: Seconds that open connections get to end by themselves after a first SIGTERM, where the socket was handed in; then
+            as above.
         max_memory: Resident bytes of the generation's own process over which it is replaced, or None.
 
     Raises:
         ConfigError: The program failed to load or to prove itself the first time, or `max_memory` cannot be watched.
     """
     check_memory_limit(max_memory)
-    serving = Serving(grace=0.0, drain_time=drain_time)
+    lingering = min(linger, drain_time) if bound.handed_in else None
+    serving = Serving(grace=0.0, drain_time=drain_time, linger=lingering)
     supervisor = Supervisor(
         1,
         start_time=load_time,

@@ -33,11 +33,20 @@ class ListeningSocket:
     Attributes:
         socket: The socket.
         address: What it is bound to.
+        handed_in: Whether somebody else keeps it, and connections wait there while nobody serves.
     """
 
-    def __init__(self, sock: socket.socket, address: Address, *, owns_path: bool = False) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: Address,
+        *,
+        owns_path: bool = False,
+        handed_in: bool = False,
+    ) -> None:
         self.socket = sock
         self.address = address
+        self.handed_in = handed_in
         self._pid = os.getpid()
         self._identity = _identity(address.path) if owns_path and address.path else None
 
@@ -103,7 +112,7 @@ def adopt(sock: socket.socket) -> ListeningSocket:
         raise ConfigError(f"a listening socket is needed, not {sock!r}") from error
     if not listens:
         raise ConfigError(f"the socket {sock!r} does not listen: call listen() on it first")
-    return ListeningSocket(sock, bound_address(sock))
+    return ListeningSocket(sock, bound_address(sock), handed_in=True)
 
 
 def bound_address(sock: socket.socket) -> Address:

@@ -51,15 +51,20 @@ class Serving(Service):
         parent: The process that supervises this one, or `NO_PARENT`.
         notifier: Speaks to the service manager.
         errands: What signals have asked for.
+        linger: Seconds that open connections get to end by themselves after a first signal, new messages included; None to begin
+            no new message from then on.
         census: Returns the numbers for the status line; a dispatcher with children sets it.
     """
 
-    def __init__(self, grace: float, drain_time: float = 600.0) -> None:
+    def __init__(
+        self, grace: float, drain_time: float = 600.0, linger: float | None = None
+    ) -> None:
         super().__init__()
         self.draining = False
         self.urgent = False
         self.grace = grace
         self.drain_time = drain_time
+        self.linger = linger
         self.connections = Connections(self._changed)
         self.gate: Gate | None = None
         self.parent: NoParent = NO_PARENT
@@ -130,6 +135,19 @@ class Serving(Service):
             self.notifier.stopping()
         self._stop.write()
         self._tick.write()
+
+    def end_here(self) -> None:
+        """Begin to end in this process, as a first TERM asks for.
+
+        Where another process will accept from the socket, nobody need be turned away: sessions that were accepted may still begin
+        a message, for `linger` seconds.
+        """
+        if self.linger is None:
+            self.stop_here()
+        else:
+            self.notifier.stopping()
+            self.drain_time = self.linger
+            self.drain_here()
 
     def hurry(self) -> None:
         """Stop in this process without waiting for anything."""

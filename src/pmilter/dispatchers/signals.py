@@ -71,7 +71,7 @@ class Errands:
             self._serving.hurry()
         else:
             self._was_told_to_stop = True
-            self._serving.stop_here()
+            self._serving.end_here()
 
     def _note(self, number: int) -> None:
         self._numbers.append(number)

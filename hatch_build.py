@@ -1,0 +1,78 @@
+"""Build hook: with ``PMILTER_ACCELERATE=1`` in the environment a wheel has its hot modules compiled by mypyc, else it is pure.
+
+    PMILTER_ACCELERATE=1 pip install .
+
+Nothing is compiled in the source tree itself, where a later run would import it unawares.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import runpy
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SWITCH = "PMILTER_ACCELERATE"
+TOOLS = ["mypy>=1.18", "setuptools>=77"]
+SOURCE = Path("src")
+LIST_OF_MODULES = SOURCE / "pmilter" / "acceleration.py"
+
+
+def is_wanted() -> bool:
+    """Return whether the environment asks for the compiled form."""
+    return os.environ.get(SWITCH, "") not in {"", "0"}
+
+
+def compile_in(folder: Path, modules: tuple[str, ...]) -> list[Path]:
+    """Compile modules of the package that stands in a folder; return what was made, relative to the folder."""
+    from mypyc.build import mypycify
+    from setuptools import setup
+
+    files = [f"{module.replace('.', '/')}.py" for module in modules]
+    with contextlib.chdir(folder):
+        setup(
+            name="pmilter",
+            ext_modules=mypycify(
+                ["--config-file=", "--ignore-missing-imports", *files],
+                group_name="pmilter",
+                debug_level="0",
+            ),
+            script_args=["--quiet", "build_ext", "--inplace"],
+        )
+    made = [path.relative_to(folder) for path in folder.rglob("*.so")]
+    return [path for path in made if path.parts[0] != "build"]
+
+
+class AccelerationHook(BuildHookInterface[Any]):
+    """Adds the compiled modules to a wheel, beside their source."""
+
+    def dependencies(self) -> list[str]:
+        """Return what the build needs beyond its back end."""
+        return TOOLS if is_wanted() else []
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, where that is asked for and the wheel is no editable one."""
+        self._folder: Path | None = None
+        if not is_wanted():
+            return
+        if version == "editable":
+            self.app.display_warning(f"{SWITCH} is ignored: an editable install runs the source")
+            return
+        self._folder = folder = Path(tempfile.mkdtemp(prefix="pmilter-"))
+        root = Path(self.root)
+        shutil.copytree(root / SOURCE, folder, dirs_exist_ok=True)
+        modules = runpy.run_path(str(root / LIST_OF_MODULES))["MODULES"]
+        for made in compile_in(folder, modules):
+            build_data["force_include"][str(folder / made)] = str(made)
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+
+    def finalize(self, *_: object) -> None:
+        """Remove the copy in which was compiled."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder)

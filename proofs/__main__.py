@@ -1,0 +1,7 @@
+"""``python -m proofs``."""
+
+import sys
+
+from proofs.command import main
+
+sys.exit(main())

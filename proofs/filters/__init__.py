@@ -1,0 +1,1 @@
+"""The filters that are served in proofs."""
