@@ -62,6 +62,14 @@ def test_connection_over_the_limit_is_told_to_try_again_later(
     wire.play(">> H x␀\n<< c\n>> Q\n<< EOF")
 
 
+@pytest.mark.parametrize("name", LIMITED)
+def test_who_sees_the_end_of_a_connection_finds_its_place_free(name: str, tmp_path: Path) -> None:
+    how = dispatcher(name, "refuse")
+    with serving(asking(), tmp_path, how, max_children=1) as service:
+        for _ in range(30):
+            service.play(">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> Q\n<< EOF")
+
+
 def test_connection_over_the_limit_has_5_seconds() -> None:
     assert REFUSAL_TIME == 5.0
 

@@ -20,7 +20,7 @@ _BROKEN: Final = frozenset(
 """Errors of accept that trying again does not mend; all others are the network's, or pass (accept(2))."""
 
 _EXHAUSTED_PAUSE: Final = 0.5
-_IDLE: Final = 1.0
+_IDLE: Final = 0.5
 _EVER: Final = float("inf")
 
 
@@ -64,7 +64,7 @@ class Listener:
         """Wait for a connection.
 
         Args:
-            idle: Called every second in which none came.
+            idle: Called every half a second in which none came.
 
         Returns:
             The connected socket, which now is the caller's, and its address.
@@ -121,8 +121,8 @@ class Listener:
             return None
         gate = self._serving.gate
         if gate is not None and not gate.admits(*accepted):
-            accepted[0].close()
             self._serving.connections.note_denied()
+            accepted[0].close()
             return None
         self._serving.connections.note_accepted()
         if self._left is not None:

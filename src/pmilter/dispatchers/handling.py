@@ -36,6 +36,8 @@ class Handler:
 
     Attributes:
         watch: Answers for callbacks that run out of time; a dispatcher whose threads can be waited for sets it.
+        on_end: Called with each connection that has been served or refused, before it is closed: whoever sees its end may come again
+            at once, and is to find its place free. A dispatcher that counts places sets it.
         at_once: Whether conversations call the callbacks by themselves, however long these take, and yield no `Call`; a dispatcher
             whose process makes one call at a time sets it, which saves work.
     """
@@ -44,6 +46,7 @@ class Handler:
         self.program = program
         self.serving = serving
         self.watch: Watch | None = None
+        self.on_end: Callable[[socket.socket], object] = lambda _: None
         self.at_once = False
         self._refusal = _refusal_program(program.plan)
 
@@ -96,8 +99,8 @@ class Handler:
         except Exception:
             logger.exception("a connection failed")
         finally:
-            # Before the MTA sees the end: its next connection finds the place free.
             self.serving.connections.leave(conn)
+            self.on_end(conn)
             conn.close()
 
 

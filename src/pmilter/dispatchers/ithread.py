@@ -43,6 +43,7 @@ def ithread_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
         handler.watch = Watch(handler.program.plan.limits)
         threads = _Threads(handler, places_for(milter, handler, overflow))
+        handler.on_end = threads.give_place
         try:
             while True:
                 threads.await_room()
@@ -62,6 +63,7 @@ class _Threads:
     def __init__(self, handler: Handler, places: Places) -> None:
         self._handler = handler
         self._places = places
+        self._held: dict[socket.socket, Place] = {}
         self._changed = threading.Condition()
         self._running = 0
 
@@ -83,29 +85,34 @@ class _Threads:
             if place is None:
                 conn.close()
                 return
+            self._held[conn] = place
             self._running += 1
         serve = self._handler if place.served else self._handler.refuse
         # At once, so that a stop from now on waits for it.
         self._handler.serving.connections.enter(conn)
         try:
-            run = partial(self._run, serve, conn, place)
+            run = partial(self._run, serve, conn)
             threading.Thread(target=run, name="pmilter", daemon=True).start()
         except RuntimeError as error:
             logger.error("cannot start a thread: %s; the connection is closed", error)
+            self._handler.serving.connections.leave(conn)
+            self.give_place(conn)
             conn.close()
-            self._end(conn, place)
+            self._end()
 
-    def _run(
-        self, serve: Callable[[socket.socket], None], conn: socket.socket, place: Place
-    ) -> None:
+    def give_place(self, conn: socket.socket) -> None:
+        """Let another connection have the place of one that has been served."""
+        with self._changed:
+            self._places.give(self._held.pop(conn))
+            self._changed.notify_all()
+
+    def _run(self, serve: Callable[[socket.socket], None], conn: socket.socket) -> None:
         try:
             serve(conn)
         finally:
-            self._end(conn, place)
+            self._end()
 
-    def _end(self, conn: socket.socket, place: Place) -> None:
-        self._handler.serving.connections.leave(conn)
+    def _end(self) -> None:
         with self._changed:
-            self._places.give(place)
             self._running -= 1
             self._changed.notify_all()

@@ -15,7 +15,7 @@ from pmilter.effects import Call, call_at_once
 if TYPE_CHECKING:
     from pmilter.effects import Talk
 
-MARGIN: Final = 1.5
+MARGIN: Final = 1.0
 """Seconds that a call may overrun its time before its process counts as stuck: who can answer in time has done so by then."""
 
 

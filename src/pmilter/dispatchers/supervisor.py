@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _EVER: Final = float("inf")
 
-TICK: Final = 1.0
+TICK: Final = 0.5
 """Seconds between two looks, at most."""
 
 PROVEN: Final = 1.0

@@ -48,7 +48,8 @@ class Status(Enum):
     ALL_OPTS = 110
     """From negotiate only: the library's choice, with all actions that the MTA offers."""
 
-    __hash__ = object.__hash__  # Enum's own is a Python function, and verdicts are looked up for every mail
+    # Enum's own is a Python function, and verdicts are looked up for every mail.
+    __hash__ = object.__hash__
 
 
 class Action(IntFlag):
