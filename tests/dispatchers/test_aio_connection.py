@@ -258,3 +258,36 @@ def test_variables_that_a_coroutine_sets_are_there_for_the_next_of_its_connectio
             two.play(SESSION)
             one.play(">> H y␀\n<< c")
     assert seen == ["unset", "unset", "x"]
+
+
+def test_late_callback_in_the_pool_does_not_disturb_a_coroutine_of_another_connection() -> None:
+    over = threading.Event()
+    go: Any = None
+
+    async def helo(_ctx: Context, name: str) -> None:
+        nonlocal go
+        go = go or asyncio.Event()
+        if name == "wait":
+            await go.wait()
+        elif name == "go":
+            go.set()
+        else:
+            await asyncio.sleep(0)
+
+    def envfrom(_ctx: Context, *_: str) -> None:
+        over.wait(DEADLINE)
+
+    milter = filter_with(Limits(command_time=1.0), helo=helo, envfrom=envfrom)
+    with (
+        serve(milter, dispatcher=asyncio_dispatcher()) as address,
+        Wire(str(address)) as late,
+        Wire(str(address)) as waiting,
+        Wire(str(address)) as other,
+    ):
+        late.play(SESSION + "\n>> M <a@x>␀")
+        assert late.is_silent(0.5)
+        waiting.play(SESSION.replace("H x", "H wait").removesuffix("<< c"))
+        late.play("<< t")
+        over.set()
+        other.play(SESSION.replace("H x", "H go"))
+        waiting.play("<< c")

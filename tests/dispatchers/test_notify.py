@@ -160,7 +160,7 @@ def test_service_tells_when_it_serves_and_when_it_stops(
     assert manager.is_silent()
 
 
-@pytest.mark.parametrize("dispatcher", ["ithread", "postfork", "prefork", "sequential"])
+@pytest.mark.parametrize("dispatcher", DISPATCHERS)
 def test_service_feeds_the_watchdog_while_nothing_comes(
     dispatcher: str, manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,9 @@ from pmilter.dispatchers.deadlines import pause_between_looks
 from pmilter.dispatchers.driver import peer_name
 from pmilter.dispatchers.eager import Office
 from pmilter.dispatchers.overflow import Overflow, Places, check_overflow, places_for
+from pmilter.dispatchers.readers import readers_for
 from pmilter.errors import ConfigError
+from pmilter.limits import check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,14 +51,14 @@ def asyncio_dispatcher(
     Args:
         overflow: What becomes of connections over `max_children` (by default over `Limits.connections`).
         threads: Most ``def`` callbacks that run at a time; one a connection at most.
-        uvloop: Use uvloop, which must be installed.
+        uvloop: Use uvloop, which must be installed (``pip install 'pmilter[uvloop]'``).
 
     Raises:
         ConfigError: A bad argument, or uvloop is not installed.
+        TypeError: An argument of another type.
     """
     check_overflow(overflow)
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ConfigError(f"threads must be a number above 0, not {threads!r}")
+    check_whole("threads", threads, 1)
     factory = _uvloop_factory() if uvloop else None
 
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
@@ -79,6 +81,14 @@ def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
+class _Coroutines(dict["Callable[..., Any]", bool]):
+    """Callback -> whether it is a coroutine function; remembered, since finding out is slow."""
+
+    def __missing__(self, function: Callable[..., Any]) -> bool:
+        self[function] = found = is_coroutine_callback(function)
+        return found
+
+
 class Server:
     """What the connections of one service share. For the loop's thread."""
 
@@ -90,7 +100,7 @@ class Server:
         self._places = places
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="pmilter")
         self.connections: set[Connection] = set()
-        self._coroutines: dict[Callable[..., Any], bool] = {}
+        self.is_coroutine = _Coroutines()
         self._pause = pause_between_looks(self.limits)
         self._slow: set[Connection] = set()
         self._looking = False
@@ -103,6 +113,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.loop_thread = threading.get_ident()
         self.office = Office(self.loop)
+        self.readers = readers_for(self.loop)
         self._happened: asyncio.Future[None] = self.loop.create_future()
         serving, connections = self.serving, self.connections
         try:
@@ -120,6 +131,7 @@ class Server:
             for connection in tuple(connections):
                 connection.abandon()
             self._watch(())
+            self.readers.close()
             self.pool.shutdown(wait=False, cancel_futures=True)
 
     async def _round(self, seconds: float) -> None:
@@ -208,13 +220,6 @@ class Server:
 
     # --- callbacks
 
-    def is_coroutine(self, function: Callable[..., Any]) -> bool:
-        """Return whether a callback is a coroutine function; remembered, since finding out is slow."""
-        known = self._coroutines.get(function)
-        if known is None:
-            known = self._coroutines[function] = is_coroutine_callback(function)
-        return known
-
     def watch(self, connection: Connection) -> None:
         """Look after a connection whose callback has not returned at once."""
         self._slow.add(connection)
@@ -233,7 +238,7 @@ class Server:
     def finish(self, late: Late) -> None:
         """Have called what had to wait for a late callback; nobody waits for it."""
         for function, arguments in late.finish():
-            if self.is_coroutine(function):
+            if self.is_coroutine[function]:
                 task = self.loop.create_task(function(*arguments))
                 self._apart.add(task)
                 task.add_done_callback(self._apart.discard)

@@ -133,9 +133,9 @@ class Connection:
         if on != self._reads:
             self._reads = on
             if on:
-                self._server.loop.add_reader(self.socket.fileno(), self._receive)
+                self._server.readers.add(self.socket.fileno(), self._receive)
             else:
-                self._server.loop.remove_reader(self.socket.fileno())
+                self._server.readers.remove(self.socket.fileno())
 
     def _receive(self) -> None:
         """Take what has arrived."""
@@ -245,7 +245,7 @@ class Connection:
                 if type(effect) is Call:
                     self._call, timeout = effect, effect.timeout
                     effect.deadline = None if timeout is None else clock() + timeout
-                    if is_coroutine(effect.function):
+                    if is_coroutine[effect.function]:
                         value = await effect.function(*effect.arguments)
                     else:
                         value = await self._call_in_pool(effect, turn)
@@ -288,6 +288,8 @@ class Connection:
             with contextlib.suppress(RuntimeError):  # the loop is closed, the service has ended
                 loop.call_soon_threadsafe(self._go_on, work, step, value)
 
+        # Who carried this on before may have other work when the callback is late.
+        self._attendant = None
         self._server.pool.submit(contextvars.copy_context().run, run).add_done_callback(returned)
         self._watch()
         try:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("pmilter")
 
-_LONGEST_WAIT: Final = 1.0
+_LONGEST_WAIT: Final = 0.5
 """Seconds. A signal that comes at the very moment when a wait begins does not end it, and Python handles it only afterwards."""
 
 _EVER: Final = float("inf")
