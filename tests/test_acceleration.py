@@ -72,6 +72,18 @@ def test_whatever_is_thrown_in_for_a_callback_is_answered(error: BaseException) 
     assert effect.answer == messages.Tempfail().encode()
 
 
+@pytest.mark.source_only("a compiled generator forgets the traceback of what is thrown into it")
+def test_traceback_of_what_a_callback_raised_is_whole(caplog: pytest.LogCaptureFixture) -> None:
+    def failing(*_: object) -> None:
+        raise KeyError("x")
+
+    talk, call = conversation_after(failing)
+    with pytest.raises(KeyError) as raised:
+        call.function(*call.arguments)
+    talk.throw(raised.value)
+    assert "in failing" in caplog.text
+
+
 def test_conversation_that_is_closed_ends() -> None:
     talk, _ = conversation_after(lambda *_: None)
     talk.close()

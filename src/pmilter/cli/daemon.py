@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pmilter.dispatchers.listening import locked
 from pmilter.errors import ConfigError
 from pmilter.privileges import drop_privileges, find_user
 
@@ -73,7 +73,7 @@ def pid_file(path: str | None) -> Iterator[None]:
 
 def _write(file: Path) -> int:
     """Write the file, and return its descriptor, through which it can be changed whoever this process becomes."""
-    with _locked(file.parent):
+    with locked(file.parent):
         _remove_stale(file)
         # A directory that others may write to can have a link there, but O_EXCL follows none.
         fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -115,14 +115,3 @@ def _remove(file: Path, fd: int) -> None:
     with contextlib.suppress(OSError):
         if os.path.samestat(file.lstat(), os.fstat(fd)):
             file.unlink()
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Keep others that start at this moment out."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

@@ -62,7 +62,7 @@ class ListeningSocket:
         path, identity = self.address.path, self._identity
         self._identity = None
         if path and identity and self._pid == os.getpid():
-            with contextlib.suppress(OSError), _locked(Path(path).parent):
+            with contextlib.suppress(OSError), locked(Path(path).parent):
                 if _identity(path) == identity:  # while it is open, nobody else is given its number
                     Path(path).unlink()
         self.socket.close()
@@ -213,7 +213,7 @@ def _listen_unix(
     path = Path(address.path or "")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _locked(path.parent):
+        with locked(path.parent):
             _remove_stale(path)
             sock.bind(str(path))
             try:
@@ -231,8 +231,8 @@ def _listen_unix(
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Keep other filters that start at this moment out, so that none removes a socket that has just been made."""
+def locked(directory: Path) -> Iterator[None]:
+    """Keep others that start or end at this moment out of a directory, so that none removes what another has just made."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
