@@ -17,6 +17,8 @@ import pytest
 import pmilter
 from pmilter import Milter, acceleration
 from pmilter.conversation import Conversation
+from pmilter.effects import call_at_once
+from pmilter.outcomes import CallFailed
 from pmilter.program import Program
 from pmilter.protocol import messages, offer
 from tests.support.processes import DEADLINE
@@ -72,14 +74,13 @@ def test_whatever_is_thrown_in_for_a_callback_is_answered(error: BaseException) 
     assert effect.answer == messages.Tempfail().encode()
 
 
-@pytest.mark.source_only("a compiled generator forgets the traceback of what is thrown into it")
 def test_traceback_of_what_a_callback_raised_is_whole(caplog: pytest.LogCaptureFixture) -> None:
     def failing(*_: object) -> None:
         raise KeyError("x")
 
     talk, call = conversation_after(failing)
-    with pytest.raises(KeyError) as raised:
-        call.function(*call.arguments)
+    with pytest.raises(CallFailed) as raised:
+        call_at_once(call)
     talk.throw(raised.value)
     assert "in failing" in caplog.text
 

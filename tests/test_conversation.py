@@ -18,8 +18,8 @@ from pmilter import (
     Status,
     Step,
 )
-from pmilter.effects import Service
 from pmilter.program import Program
+from pmilter.service import Service
 from tests.support.notation import frame, parse
 from tests.support.playbook import (
     CLIENT,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from pmilter import Milter, Status
 from pmilter.conversation import Conversation
-from pmilter.effects import Call, Receive, Service
+from pmilter.effects import Call, Receive, call_at_once
+from pmilter.outcomes import CallFailed
 from pmilter.program import Program
 from tests.support.notation import parse
-from tests.support.playbook import filter_of, returns
+from tests.support.playbook import filter_of, raises, returns
 
 
 def conversation(milter: Milter) -> Any:
@@ -59,5 +62,16 @@ def test_conversation_that_is_dropped_runs_nothing_more() -> None:
     talk.close()
 
 
-def test_service_of_its_own_never_stops() -> None:
-    assert Service().stopping is False
+@pytest.mark.parametrize("error", [ValueError(), GeneratorExit(), KeyboardInterrupt()])
+def test_whatever_a_callback_raises_at_once_arrives_whole(error: BaseException) -> None:
+    call = Call()
+    call.function, call.arguments = raises(error), ()
+    with pytest.raises(CallFailed) as caught:
+        call_at_once(call)
+    assert caught.value.error is error
+
+
+def test_call_at_once_returns_what_the_callback_returns() -> None:
+    call = Call()
+    call.function, call.arguments = (lambda *arguments: arguments), (1, 2)
+    assert call_at_once(call) == (1, 2)

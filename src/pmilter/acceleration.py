@@ -9,6 +9,7 @@ from typing import Final
 MODULES: Final = (
     "pmilter.conversation",
     "pmilter.dispatchers.selector",
+    "pmilter.effects",
     "pmilter.facts",
     "pmilter.program",
     "pmilter.protocol.filter_session",

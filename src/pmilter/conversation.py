@@ -11,10 +11,11 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.context import Context
-from pmilter.effects import Call, CallTimedOut, Effect, Receive, Send, Service
+from pmilter.effects import Call, Effect, Receive, Send
 from pmilter.errors import ConnectionClosed, MilterError, MilterTimeout
 from pmilter.facts import Facts
 from pmilter.logs import spot
+from pmilter.outcomes import CallFailed, CallTimedOut
 from pmilter.program import VERDICTS, Program, Stage
 from pmilter.protocol.constants import (
     ACTIONS,
@@ -31,6 +32,7 @@ from pmilter.protocol.negotiation import clip
 from pmilter.protocol.rules import OPEN, Move
 from pmilter.reply import Reply
 from pmilter.requests import SHUTDOWN, Requests
+from pmilter.service import Service
 from pmilter.tally import Tally
 from pmilter.verdicts import NO_ROOM, STOPPING, Verdicts
 
@@ -146,18 +148,17 @@ class Conversation:
         every header of every mail; `_unusual` is the same with everything that can be different.
         """
         session, stages, service = self._session, self._program.stages, self._service
-        step, go_on, take, reader = session.step, session.go_on, session.take, session.reader
-        feed, frames, next_frame = reader.feed, reader.frames, reader.frames.popleft
+        reader, frames = session.reader, session.reader.frames
         perform, call, here = self._perform, self._call, spot()
         timeout = self._program.plan.timeout
         receive = Receive(self._program.plan.limits.negotiation)
         try:
             while data := (yield receive):
                 here.conversation = self
-                feed(data)
+                reader.feed(data)
                 while frames:
-                    code, payload = next_frame()
-                    move = step(code, payload)
+                    code, payload = frames.popleft()
+                    move = session.step(code, payload)
                     if not move:
                         continue  # macros
                     stage = stages.get(code)
@@ -171,7 +172,7 @@ class Conversation:
                         if self._finished:
                             break
                         if session.unsent > _FLUSH_SIZE:
-                            yield Send(take())
+                            yield Send(session.take())
                         continue
                     if stage.note is not None and not stage.note(self._tally, payload):
                         self._answer_over_limit(stage)
@@ -195,16 +196,16 @@ class Conversation:
                                 stage, self._verdict(stage, outcome), self._context
                             )
                             if session.unsent > _FLUSH_SIZE:
-                                yield Send(take())
-                    go_on()
+                                yield Send(session.take())
+                    session.go_on()
                     if code == _RCPT:
                         self._note_recipient()
                 if self._finished:
-                    if out := take():
+                    if out := session.take():
                         yield Send(out)
                     break
                 receive.timeout = self._frame_patience() if reader.partial else timeout
-                receive.answer = take()
+                receive.answer = session.take()
                 here.conversation = None  # what is logged from here on may be another's
             else:
                 self._check_end_of_file()
@@ -323,7 +324,8 @@ class Conversation:
             self._requests.take_reply()
             self._requests.drop_changes()
             message = "the %s callback failed, answering %s"
-            self._context.log.error(message, stage.name, stage.fallback.name, exc_info=error)
+            told = _raised(error)
+            self._context.log.error(message, stage.name, stage.fallback.name, exc_info=told)
         return stage.fallback.outcome
 
     def _detach(self, error: CallTimedOut, consequence: str) -> None:
@@ -343,7 +345,7 @@ class Conversation:
         if isinstance(outcome, Reply):
             return outcome.encode()
         if outcome is None:
-            outcome = Status.CONTINUE
+            outcome = _STATUS_CONTINUE
         if not isinstance(outcome, Status) or outcome not in stage.legal:
             legal = ", ".join(sorted(status.name for status in stage.legal))
             message = "the %s callback returned %r, answering %s; it may return None, a Reply, or Status.%s"
@@ -421,7 +423,7 @@ class Conversation:
             self._detach(error, f"the first command will be answered with {fallback.name}")
         except BaseException as error:  # whatever a filter raises, the MTA gets its answer
             message = "the negotiate callback failed, the first command will be answered with %s"
-            self._context.log.error(message, fallback.name, exc_info=error)
+            self._context.log.error(message, fallback.name, exc_info=_raised(error))
         finally:
             self._requests.negotiating = False
             self._requests.take_reply()
@@ -448,10 +450,10 @@ class Conversation:
         stage = self._program.eom
         if not self._is_shown(stage):
             return
-        outcome: object = Status.CONTINUE
+        outcome: object = _STATUS_CONTINUE
         if chunk:
             outcome = yield from self._ask_last_chunk(chunk)
-        if outcome is Status.CONTINUE and stage.function is not None:
+        if outcome is _STATUS_CONTINUE and stage.function is not None:
             if out := self._session.take():
                 yield Send(out)  # lest a progress frame overtakes it
             self._requests.begin_eom()
@@ -522,7 +524,7 @@ class Conversation:
         except CallTimedOut as error:
             self._detach(error, "going on without it")
         except BaseException as error:  # there is no answer to give; the connection goes on
-            self._context.log.error("the %s callback failed", stage, exc_info=error)
+            self._context.log.error("the %s callback failed", stage, exc_info=_raised(error))
         self._requests.take_reply()
 
     def _log_end(self, error: Exception) -> None:
@@ -538,6 +540,11 @@ class Conversation:
             else logging.WARNING
         )
         logger.log(level, "%s: closing in state %s: %s", self._peer, state, error)
+
+
+def _raised(error: BaseException) -> BaseException:
+    """Return what a callback raised, of what was thrown for it."""
+    return error.error if isinstance(error, CallFailed) else error
 
 
 def _own_options(outcome: object, offer: Options, choice: Options) -> Options:

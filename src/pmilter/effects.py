@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from pmilter.errors import MilterTimeout
+from pmilter.outcomes import CallFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -42,8 +42,8 @@ class Send:
 class Call:
     """Call one of the filter's callbacks. Resume with what it returned, awaited where that is a coroutine.
 
-    What it raised, of whatever type, is thrown into the conversation. Where it does not return in time, throw `CallTimedOut`
-    and go on; a dispatcher that cannot may ignore `timeout`.
+    Where it raises something, throw `CallFailed`. Where it does not return in time, throw `CallTimedOut` and go on; a dispatcher
+    that cannot may ignore `timeout`.
 
     Attributes:
         function: The callback.
@@ -89,24 +89,6 @@ class Late:
             return self._then
 
 
-class CallTimedOut(MilterTimeout):
-    """A callback did not return in time.
-
-    Attributes:
-        stage: Its stage.
-        late: Tells when it returns after all.
-        stack: Where it was, as text for the log; may be empty.
-    """
-
-    def __init__(self, stage: str, seconds: float, late: Late, stack: str = "") -> None:
-        super().__init__(
-            f"the {stage} callback did not return within {seconds:g} seconds", seconds=seconds
-        )
-        self.stage = stage
-        self.late = late
-        self.stack = stack
-
-
 Effect = Receive | Send | Call
 """One conversation uses the same effect objects again and again: do not keep them."""
 
@@ -115,39 +97,13 @@ if TYPE_CHECKING:
     """A conversation under way: yields effects, takes their outcomes."""
 
 
-def thrown(error: BaseException) -> BaseException:
-    """Return what to throw into a conversation for what a callback raised.
-
-    That is the same, but for a `GeneratorExit`, which would end the conversation itself.
-    """
-    if not isinstance(error, GeneratorExit):
-        return error
-    wrapped = RuntimeError("the callback raised GeneratorExit")
-    wrapped.__cause__ = error
-    return wrapped
-
-
 def call_at_once(call: Call) -> Any:
-    """Call a callback and return what it returns; it may take as long as it will. What it raises passes as `thrown` has it."""
+    """Call a callback and return what it returns; it may take as long as it will.
+
+    Raises:
+        CallFailed: It has raised something.
+    """
     try:
         return call.function(*call.arguments)
-    except GeneratorExit as error:
-        raise thrown(error) from None
-
-
-class Service:
-    """What a conversation may know of the service that it belongs to.
-
-    Attributes:
-        stopping: True once no new message is to be begun. May be set from any thread.
-        refusing: True where that is so because there is no room: the answer then is a plain temporary failure.
-    """
-
-    __slots__ = ("refusing", "stopping")
-
-    def __init__(self) -> None:
-        self.stopping = False
-        self.refusing = False
-
-    def note_probe(self) -> None:
-        """Take note that a connection has ended which had nothing for the filter, as those of health probes. Thread-safe."""
+    except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
+        raise CallFailed(error) from None

@@ -27,6 +27,11 @@ STOPPING: Final = Reply(421, "4.3.2", "Service shutting down, try again later").
 NO_ROOM: Final = VERDICTS[Status.TEMPFAIL]
 """The answer where the service has no room for the connection."""
 
+# Looked up once: an enum's member costs a Python call on 3.11.
+_UNKNOWN: Final = Command.UNKNOWN
+_SKIP: Final = int(Answer.SKIP)
+_DECIDED: Final = State.DECIDED
+
 _POSITIVE: Final = frozenset({Answer.CONTINUE, Answer.SKIP})
 _ON_MESSAGES: Final = frozenset({Answer.ACCEPT, Answer.DISCARD})
 _CONNECTION: Final = frozenset({Command.CONNECT, Command.HELO})
@@ -112,15 +117,11 @@ class Verdicts:
     def settle(self, stage: Stage, verdict: Message, context: Context) -> None:
         """Give a callback's verdict, or keep it where it cannot be given at its stage."""
         session = self._session
-        if (
-            stage.command is Command.UNKNOWN
-            and verdict.code in _ON_MESSAGES
-            and session.state not in OPEN
-        ):
+        if stage.command is _UNKNOWN and verdict.code in _ON_MESSAGES and session.state not in OPEN:
             verdict = (
                 CONTINUE  # both MTAs would apply it to the next message, and Postfix dies of it
             )
-        if verdict.code == Answer.SKIP:
+        if verdict.code == _SKIP:
             self._skip_body = self.special = True
             if Answer.SKIP not in session.due:
                 verdict = CONTINUE
@@ -154,7 +155,7 @@ class Verdicts:
     def _give(self, verdict: Message) -> None:
         self._session.reply(verdict)
         state = self._session.state
-        if state is State.DECIDED:
+        if state is _DECIDED:
             self._standing = verdict
             self.special = True
         if state not in OPEN:

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from pmilter import Milter
 from pmilter.conversation import Conversation
-from pmilter.effects import Call, Receive, Send, Service, thrown
+from pmilter.effects import Call, Receive, Send
 from pmilter.errors import MilterTimeout
+from pmilter.outcomes import CallFailed
 from pmilter.program import Program
 from tests.support.notation import EOF, frame, mismatch, parse, show, split, steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Mapping
+
+    from pmilter.service import Service
 
 PLAIN = ">> O 6 1ff 77f\n<< O *\n"
 """Negotiation with an MTA that waits for the answer to every command."""
@@ -189,7 +192,8 @@ class Playbook:
         try:
             outcome = self._do(effect)
         except BaseException as error:
-            return self._talk.throw(thrown(error))
+            thrown = CallFailed(error) if isinstance(effect, Call) else error
+            return self._talk.throw(thrown)
         return self._talk.send(outcome)
 
     def _do(self, effect: Receive | Send | Call) -> Any:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 from pmilter.dispatchers.driver import LONG_READ_SIZE, QUICKACK, READ_SIZE
 from pmilter.dispatchers.eager import parked, stack_of
 from pmilter.dispatchers.handling import REFUSAL_TIME
-from pmilter.effects import Call, CallTimedOut, Late, Receive, thrown
+from pmilter.effects import Call, Late, Receive
 from pmilter.errors import MilterError, MilterTimeout
 from pmilter.logs import separate_context
+from pmilter.outcomes import CallFailed, CallTimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -262,7 +263,8 @@ class Connection:
                 elif not self._has_sent(effect.data):
                     await self._sent()
             except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-                step, value = talk.throw, thrown(error)
+                step = talk.throw
+                value = CallFailed(error) if type(effect) is Call else error
             if turn.late is not None:
                 self._server.finish(turn.late)
                 return

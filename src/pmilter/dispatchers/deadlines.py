@@ -14,8 +14,9 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Final
 
-from pmilter.effects import CallTimedOut, Late
+from pmilter.effects import Late
 from pmilter.errors import MilterError
+from pmilter.outcomes import CallTimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Callable

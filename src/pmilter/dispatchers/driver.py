@@ -9,14 +9,16 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from pmilter.effects import Call, Receive, thrown
+from pmilter.effects import Call, Receive
 from pmilter.errors import MilterTimeout
+from pmilter.outcomes import CallFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pmilter.dispatchers.deadlines import Slot, Ticket, Watch
-    from pmilter.effects import CallTimedOut, Late, Talk
+    from pmilter.effects import Late, Talk
+    from pmilter.outcomes import CallTimedOut
 
 logger: Final = logging.getLogger("pmilter")
 
@@ -89,7 +91,7 @@ class Driver:
                 else:
                     outcome = sendall(effect.data)
             except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-                resume, outcome = talk.throw, thrown(error)
+                resume, outcome = talk.throw, CallFailed(error) if calls else error
             if calls and slot is not None:
                 late = slot.end(ticket)
                 if late is not None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from pmilter.conversation import Conversation
 from pmilter.dispatchers.driver import Driver, peer_name, prepare
-from pmilter.effects import Service
 from pmilter.plan import Callback, Plan
 from pmilter.program import Program
 from pmilter.protocol.constants import Status
+from pmilter.service import Service
 
 if TYPE_CHECKING:
     import socket

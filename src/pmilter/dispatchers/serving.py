@@ -16,9 +16,9 @@ from pmilter.dispatchers.pipes import Pipe, await_readable
 from pmilter.dispatchers.registry import choose_dispatcher
 from pmilter.dispatchers.scoreboard import Census, State
 from pmilter.dispatchers.signals import Errands, signals_to
-from pmilter.effects import Service
 from pmilter.errors import ConfigError
 from pmilter.program import Program
+from pmilter.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

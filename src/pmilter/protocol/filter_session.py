@@ -22,6 +22,7 @@ _MACRO: Final = int(Command.MACRO)
 _OPTNEG: Final = int(Command.OPTNEG)
 # An enum's members looked up through its class cost a Python call on 3.11, and this runs for every header of every mail.
 _NO_COMMAND: Final = Move.ILLEGAL
+_REPEAT: Final = Move.REPEAT
 _OPTIONS_SIZE: Final = 12
 _START: Final = State.START
 _CLOSED: Final = State.CLOSED
@@ -195,7 +196,7 @@ class FilterSession:
             LocalProtocolError: No reply is due, or not this one.
         """
         code = answer.code
-        if code not in self.due or code == Answer.OPTNEG:
+        if code not in self.due or code == _OPTNEG:
             raise LocalProtocolError(
                 f"{type(answer).__name__} is no legal reply in state {self.state.name}",
                 command=type(answer).__name__,
@@ -210,7 +211,7 @@ class FilterSession:
 
     def _after_reply(self, code: int) -> None:
         before = self.state
-        if self.move is Move.REPEAT:
+        if self.move is _REPEAT:
             self.state = State.IDLE if self.command == Command.BODYEOB else State.DECIDED
         else:
             self.state = state_after_reply(self.command, before, code)

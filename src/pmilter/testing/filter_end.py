@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pmilter.conversation import Conversation
-from pmilter.effects import Call, Receive, thrown
+from pmilter.effects import Call, Receive
 from pmilter.errors import MilterTimeout
+from pmilter.outcomes import CallFailed
 from pmilter.program import Program
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class FilterEnd:
             raise
         except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
             self.errors.append(error)
-            return self._resume(self._talk.throw, thrown(error))
+            return self._resume(self._talk.throw, CallFailed(error))
         return self._resume(self._talk.send, outcome)
 
     def _resume(self, how: Callable[[Any], Effect], value: object) -> Effect | None:
