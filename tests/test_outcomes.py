@@ -13,7 +13,7 @@ def test_what_was_raised_keeps_its_traceback_on_its_way() -> None:
     def callback() -> None:
         raise ValueError("no such host")
 
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="host") as caught:
         callback()
     frames = traceback.extract_tb(CallFailed(caught.value).error.__traceback__)
     assert frames[-1].name == "callback"
