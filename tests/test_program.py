@@ -6,7 +6,9 @@ import pytest
 
 from pmilter import Action, NegotiationError, Options, Status, Step
 from pmilter.program import VERDICTS, Program
+from pmilter.protocol import offer
 from pmilter.protocol.constants import Command
+from pmilter.protocol.terms import terms
 from tests.support.playbook import COMMANDS, filter_of, returns
 
 POSTFIX = Options(6, Action(0x1FF), Step(0x1FFFFF))
@@ -90,3 +92,12 @@ def test_strange_offers_do_not_flood_the_log(caplog: pytest.LogCaptureFixture) -
     for number in range(300):
         compiled.choose(Options(6, 0, number))
     assert len(caplog.records) <= 16
+
+
+def test_what_is_prepared_is_there_for_the_first_connection() -> None:
+    prepared = program("helo")
+    prepared.prepare()
+    misses = terms.cache_info().misses
+    agreed = prepared.choose(offer())
+    terms(agreed.version, int(agreed.steps))
+    assert terms.cache_info().misses == misses

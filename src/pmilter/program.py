@@ -25,7 +25,9 @@ from pmilter.protocol.messages import (
     Tempfail,
 )
 from pmilter.protocol.negotiation import choose
+from pmilter.protocol.negotiation import offer as full_offer
 from pmilter.protocol.rules import RULES, Rule
+from pmilter.protocol.terms import terms
 from pmilter.requests import SHUTDOWN
 from pmilter.tally import Tally
 from pmilter.text import decode
@@ -158,6 +160,11 @@ class Program:
         self.negotiate_fallback = recourse(plan.fallback["negotiate"])
         self.abort = _function(plan, "abort")
         self.close = _function(plan, "close")
+
+    def prepare(self) -> None:
+        """Do beforehand what the first connection would do, so that forked children need not, each of them."""
+        choice = self.choose(full_offer())  # that of the MTAs of today
+        terms(choice.version, int(choice.steps))
 
     def choose(self, offer: Options) -> Options:
         """Return the answer to an offer; what is wanted and not offered is said in the log once an offer.

@@ -271,6 +271,8 @@ def _run(milter: Milter, bound: ListeningSocket, serving: Serving) -> None:
             "%s runs as root: give pmilter run --user, or call drop_privileges after setconn",
             milter.name,
         )
-    handler = Handler(Program(plan), serving)
+    program = Program(plan)
+    program.prepare()
+    handler = Handler(program, serving)
     serving.notifier.ready(f"{milter.name} serves on {bound.address}")
     dispatcher(milter, Listener(bound.socket, serving, close=bound.close), handler)
