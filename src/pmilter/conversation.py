@@ -323,13 +323,19 @@ class Conversation:
         else:
             self._requests.take_reply()
             self._requests.drop_changes()
-            message = "the %s callback failed, answering %s"
-            told = _raised(error)
-            self._context.log.error(message, stage.name, stage.fallback.name, exc_info=told)
+            self._tell(
+                _raised(error), f"the {stage.name} callback failed, answering {stage.fallback.name}"
+            )
         return stage.fallback.outcome
+
+    def _tell(self, error: BaseException, what: str) -> None:
+        """Log what a callback raised, and have the service take note."""
+        self._context.log.error("%s", what, exc_info=error)
+        self._service.note_failure(error)
 
     def _detach(self, error: CallTimedOut, consequence: str) -> None:
         """Go on without a callback that is late: nothing that it still does counts, and no other runs beside it."""
+        self._service.note_failure(error)
         told = {"stack": error.stack}
         self._context.log.error("%s, %s; it is at\n%s", error, consequence, error.stack, extra=told)
         self._requests.end_eom()
@@ -348,8 +354,11 @@ class Conversation:
             outcome = _STATUS_CONTINUE
         if not isinstance(outcome, Status) or outcome not in stage.legal:
             legal = ", ".join(sorted(status.name for status in stage.legal))
-            message = "the %s callback returned %r, answering %s; it may return None, a Reply, or Status.%s"
-            self._context.log.error(message, stage.name, outcome, stage.fallback.name, legal)
+            error = TypeError(
+                f"the {stage.name} callback returned {outcome!r}; it may return None, a Reply, or Status.{legal}"
+            )
+            self._context.log.error("%s; answering %s", error, stage.fallback.name)
+            self._service.note_failure(error)
             self._requests.drop_changes()
             return stage.fallback.message
         if reply is not None and outcome in {Status.REJECT, Status.TEMPFAIL}:
@@ -421,9 +430,9 @@ class Conversation:
             raise
         except CallTimedOut as error:
             self._detach(error, f"the first command will be answered with {fallback.name}")
-        except BaseException as error:  # whatever a filter raises, the MTA gets its answer
-            message = "the negotiate callback failed, the first command will be answered with %s"
-            self._context.log.error(message, fallback.name, exc_info=_raised(error))
+        except BaseException as error:  # noqa: BLE001  # whatever a filter raises, the MTA gets its answer
+            consequence = f"the first command will be answered with {fallback.name}"
+            self._tell(_raised(error), f"the negotiate callback failed, {consequence}")
         finally:
             self._requests.negotiating = False
             self._requests.take_reply()
@@ -523,8 +532,8 @@ class Conversation:
             raise
         except CallTimedOut as error:
             self._detach(error, "going on without it")
-        except BaseException as error:  # there is no answer to give; the connection goes on
-            self._context.log.error("the %s callback failed", stage, exc_info=_raised(error))
+        except BaseException as error:  # noqa: BLE001  # there is no answer to give; the connection goes on
+            self._tell(_raised(error), f"the {stage} callback failed")
         self._requests.take_reply()
 
     def _log_end(self, error: Exception) -> None:

@@ -17,5 +17,8 @@ class Service:
         self.stopping = False
         self.refusing = False
 
+    def note_failure(self, error: BaseException) -> None:
+        """Take note of what a callback has raised, or of what it returned instead of a verdict. Thread-safe."""
+
     def note_probe(self) -> None:
         """Take note that a connection has ended which had nothing for the filter, as those of health probes. Thread-safe."""

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pmilter import Action, ConfigError, Context, Milter, Reply, Status
+from pmilter import Action, ConfigError, Context, Limits, Milter, Reply, Status
 from pmilter.testing.trial import QUEUE_ID, try_out
 from tests.support.playbook import filter_of, raises, returns
 
@@ -76,3 +77,27 @@ def test_filter_that_calls_exit_is_not_fit() -> None:
     milter.on("helo")(raises(SystemExit(0)))
     with pytest.raises(ConfigError, match="SystemExit"):
         try_out(milter)
+
+
+@pytest.mark.parametrize("result", [42, True, "accept", Status.SKIP, Status])
+def test_filter_that_returns_something_else_is_not_fit(result: object) -> None:
+    with pytest.raises(ConfigError, match="the eom callback returned"):
+        try_out(filter_of({"eom": returns(result)}))
+
+
+def test_filter_that_takes_longer_than_it_has_is_not_fit() -> None:
+    def helo(*_: object) -> None:
+        threading.Event().wait(0.02)
+
+    slow = filter_of({"helo": helo}, limits=Limits(command_time=0.01))
+    with pytest.raises(ConfigError, match=r"the helo callback took 0\.\d seconds, it has 0\.01"):
+        try_out(slow)
+
+
+def test_place_of_what_pmilter_raises_is_that_in_the_program() -> None:
+    def eom(ctx: Context) -> None:
+        ctx.delrcpt("<a@x>")
+
+    line = eom.__code__.co_firstlineno + 1
+    with pytest.raises(ConfigError, match=rf"test_trial\.py, line {line}"):
+        try_out(filter_of({"eom": eom}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from pmilter.conversation import Conversation
@@ -9,6 +10,7 @@ from pmilter.effects import Call, Receive
 from pmilter.errors import MilterTimeout
 from pmilter.outcomes import CallFailed
 from pmilter.program import Program
+from pmilter.service import Service
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,6 +20,18 @@ if TYPE_CHECKING:
     from pmilter.milter import Milter
 
 
+class _Notes(Service):
+    """Keeps what goes wrong in callbacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[BaseException] = []
+
+    def note_failure(self, error: BaseException) -> None:
+        """Keep it."""
+        self.errors.append(error)
+
+
 class FilterEnd:
     """One connection to a filter, without a socket. Its callbacks run in the thread that calls `feed` and `end`.
 
@@ -25,13 +39,17 @@ class FilterEnd:
         milter: The filter.
 
     Attributes:
-        errors: What callbacks raised, in order.
+        errors: What callbacks raised, and what they returned instead of a verdict, in order.
+        overdue: The callbacks that took longer than they would have had in service, as text.
     """
 
     def __init__(self, milter: Milter) -> None:
-        self.errors: list[BaseException] = []
+        notes = _Notes()
+        self.errors = notes.errors
+        self.overdue: list[str] = []
         self._out = bytearray()
-        conversation = Conversation(Program(milter.plan()), "Mta", write=self._out.extend)
+        program = Program(milter.plan())
+        conversation = Conversation(program, "Mta", write=self._out.extend, service=notes)
         self._talk = conversation.run()
         self._runner: asyncio.Runner | None = None
         self._waiting = True
@@ -73,6 +91,7 @@ class FilterEnd:
             self._out += effect.answer
 
     def _call(self, call: Call) -> Effect | None:
+        began = time.monotonic()
         try:
             outcome = call.function(*call.arguments)
             if hasattr(outcome, "__await__"):
@@ -80,9 +99,15 @@ class FilterEnd:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-            self.errors.append(error)
             return self._resume(self._talk.throw, CallFailed(error))
+        self._time(call, time.monotonic() - began)
         return self._resume(self._talk.send, outcome)
+
+    def _time(self, call: Call, seconds: float) -> None:
+        if call.timeout is not None and seconds > call.timeout:
+            self.overdue.append(
+                f"the {call.stage} callback took {seconds:.1f} seconds, it has {call.timeout:g}"
+            )
 
     def _resume(self, how: Callable[[Any], Effect], value: object) -> Effect | None:
         try:

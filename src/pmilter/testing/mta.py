@@ -100,7 +100,10 @@ class Mta:
 
     Attributes:
         dialogue: The MTA's side, stage by stage, for what the methods do not reach.
-        errors: What callbacks raised so far; also the error that made the MTA give up on the filter.
+        errors: What callbacks raised so far, or returned instead of a verdict; also the error that made the MTA give up on the
+            filter.
+        overdue: Callbacks that took longer than `Limits.command_time` or `Limits.eom_time`, as text: in service they would have
+            been answered for. Here they are waited for.
 
     Raises:
         ConfigError: An unknown dialect, version or default action, or an address that cannot be read.
@@ -132,6 +135,7 @@ class Mta:
         self._opened = False
         self._filter = FilterEnd(milter)
         self.errors = self._filter.errors
+        self.overdue = self._filter.overdue
         self._reported = 0
 
     def __enter__(self) -> Self:
