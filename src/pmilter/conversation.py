@@ -172,7 +172,7 @@ class Conversation:
                         if self._finished:
                             break
                         if session.unsent > _FLUSH_SIZE:
-                            yield Send(session.take())
+                            yield from self._flush()
                         continue
                     if stage.note is not None and not stage.note(self._tally, payload):
                         self._answer_over_limit(stage)
@@ -196,13 +196,12 @@ class Conversation:
                                 stage, self._verdict(stage, outcome), self._context
                             )
                             if session.unsent > _FLUSH_SIZE:
-                                yield Send(session.take())
+                                yield from self._flush()
                     session.go_on()
                     if code == _RCPT:
                         self._note_recipient()
                 if self._finished:
-                    if out := session.take():
-                        yield Send(out)
+                    yield from self._flush()
                     break
                 receive.timeout = self._frame_patience() if reader.partial else timeout
                 receive.answer = session.take()
@@ -292,11 +291,16 @@ class Conversation:
 
     def _send_last(self) -> Talk:
         """Send what was answered before the trouble came."""
+        try:
+            yield from self._flush()
+        except (MilterError, OSError):
+            pass  # the peer is gone; the reason for the end is logged already
+
+    def _flush(self) -> Talk:
+        """Send what there is. Meanwhile another conversation of this thread may run, and note that it does."""
         if out := self._session.take():
-            try:
-                yield Send(out)
-            except (MilterError, OSError):
-                pass  # the peer is gone; the reason for the end is logged already
+            yield Send(out)
+            spot().conversation = self
 
     # --- callbacks and answers
 
@@ -330,8 +334,11 @@ class Conversation:
 
     def _tell(self, error: BaseException, what: str) -> None:
         """Log what a callback raised, and have the service take note."""
-        self._context.log.error("%s", what, exc_info=error)
         self._service.note_failure(error)
+        try:
+            self._context.log.error("%s", what, exc_info=error)
+        except Exception:  # noqa: BLE001, S110  # a filter of the log's may raise too; the MTA gets its answer all the same
+            pass
 
     def _detach(self, error: CallTimedOut, consequence: str) -> None:
         """Go on without a callback that is late: nothing that it still does counts, and no other runs beside it."""
@@ -462,9 +469,12 @@ class Conversation:
         outcome: object = _STATUS_CONTINUE
         if chunk:
             outcome = yield from self._ask_last_chunk(chunk)
-        if outcome is _STATUS_CONTINUE and stage.function is not None:
-            if out := self._session.take():
-                yield Send(out)  # lest a progress frame overtakes it
+        if (
+            outcome is _STATUS_CONTINUE
+            and stage.function is not None
+            and self._verdicts.late is None
+        ):
+            yield from self._flush()  # lest a progress frame overtakes it
             self._requests.begin_eom()
             outcome = yield from self._ask(stage, (self._context,))
             self._requests.end_eom()
@@ -491,7 +501,7 @@ class Conversation:
         for change in self._requests.take_changes():
             size += self._session.change(change)
             if size > _FLUSH_SIZE:
-                yield Send(self._session.take())
+                yield from self._flush()
                 size = 0
 
     # --- the end

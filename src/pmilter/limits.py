@@ -24,7 +24,7 @@ class Limits:
         frame: Largest payload of one frame, in bytes. At least 65535, the size of a body chunk.
         macros: Most macros in one packet.
         arguments: Most strings (address and ESMTP parameters) in one MAIL or RCPT.
-        recipients: Most recipients of one message.
+        recipients: Most recipients of one message; all together may have 512 bytes for each.
         headers: Most header fields of one message.
         header_bytes: Most bytes of header of one message, names and values together.
         connections: Most connections that one process serves at a time, where `Milter.main` is given no number.

@@ -486,7 +486,8 @@ class Milter:
         self._serving = serving
         if serving is not None and self._stop_asked:
             serving.stop()
-        self._stop_asked = False
+        if serving is None:
+            self._stop_asked = False
 
     def coroutine_stages(self) -> list[str]:
         """Return the stages whose callback is a coroutine function."""
@@ -498,10 +499,9 @@ class Milter:
 
     def stop(self) -> None:
         """End `main` gracefully: no new connections, open messages are finished. From a callback, a signal handler or any thread."""
+        self._stop_asked = True  # first: whoever attaches a service from now on sees it
         serving = self._serving
-        if serving is None:
-            self._stop_asked = True
-        else:
+        if serving is not None:
             serving.stop()
 
 

@@ -64,7 +64,7 @@ def find_user(user: str | int) -> pwd.struct_passwd:
     try:
         return (
             pwd.getpwuid(int(user))
-            if isinstance(user, int) or user.isdigit()
+            if isinstance(user, int) or (user.isascii() and user.isdecimal())
             else pwd.getpwnam(user)
         )
     except (KeyError, OverflowError):
@@ -79,7 +79,9 @@ def find_group(group: str | int) -> int:
     """
     try:
         return (
-            int(group) if isinstance(group, int) or group.isdigit() else grp.getgrnam(group).gr_gid
+            int(group)
+            if isinstance(group, int) or (group.isascii() and group.isdecimal())
+            else grp.getgrnam(group).gr_gid
         )
     except KeyError:
         raise ConfigError(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pmilter.protocol.messages import Connect, Helo, Mail, Rcpt
 
 if TYPE_CHECKING:
     from pmilter.facts import Facts
     from pmilter.limits import Limits
+
+
+RECIPIENT_BYTES: Final = 512
+"""Bytes that a recipient and its parameters have, on the average of a message: RFC 5321 allows 256 for a path."""
 
 
 class Tally:
@@ -19,7 +23,15 @@ class Tally:
         limits: What to count against.
     """
 
-    __slots__ = ("_exceeded", "_facts", "_header_bytes_left", "_headers_left", "_limits", "_rcpts")
+    __slots__ = (
+        "_exceeded",
+        "_facts",
+        "_header_bytes_left",
+        "_headers_left",
+        "_limits",
+        "_rcpt_bytes_left",
+        "_rcpts_left",
+    )
 
     def __init__(self, facts: Facts, limits: Limits) -> None:
         self._facts = facts
@@ -28,7 +40,8 @@ class Tally:
 
     def begin_message(self) -> None:
         """Count from zero."""
-        self._rcpts = 0
+        self._rcpts_left = self._limits.recipients
+        self._rcpt_bytes_left = self._limits.recipients * RECIPIENT_BYTES
         self._headers_left = self._limits.headers
         self._header_bytes_left = self._limits.header_bytes
         self._exceeded = False
@@ -60,9 +73,10 @@ class Tally:
         """Count a recipient; it is a fact only once it is accepted."""
         if payload[-1:] != b"\0":
             Rcpt.decode(payload)  # raises with the reason
-        self._rcpts += 1
-        limits = self._limits
-        return self._rcpts <= limits.recipients and payload.count(0) <= limits.arguments
+        self._rcpts_left -= 1
+        self._rcpt_bytes_left -= len(payload)
+        within = self._rcpts_left >= 0 <= self._rcpt_bytes_left
+        return within and payload.count(0) <= self._limits.arguments
 
     def header(self, payload: bytes) -> bool:
         """Count a header field."""

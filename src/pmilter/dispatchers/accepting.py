@@ -78,13 +78,19 @@ class Listener:
                 self.close()
                 raise Stopped
             seconds = _EVER if idle is None else _IDLE
-            ready = self._serving.wait(seconds, (self.socket.fileno(),))
+            fd = self.fileno()  # below 0 where another thread has just closed it
+            ready = self._serving.wait(seconds, (fd,) if fd >= 0 else ())
             if ready and (accepted := self._try_accept()) is not None:
                 return accepted
             if ready and self.exhausted:
                 self._serving.wait(_EXHAUSTED_PAUSE)
             if not ready and idle is not None:
                 idle()
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, to wait for; who asks for it is ready to serve, which the parent is told."""
+        self._serving.note_ready()
+        return self.socket.fileno()
 
     def accept_now(self) -> tuple[socket.socket, Any] | None:
         """Return a connection that waits, as `accept`, or None where there is none; for dispatchers with a loop of their own.

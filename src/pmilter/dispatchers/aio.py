@@ -6,15 +6,17 @@ What the connections of one service share stands here; what each of them does, i
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.callbacks import is_coroutine_callback
 from pmilter.dispatchers.accepting import Stopped
 from pmilter.dispatchers.aio_connection import Connection
+from pmilter.dispatchers.crew import Crew
 from pmilter.dispatchers.deadlines import pause_between_looks
 from pmilter.dispatchers.driver import peer_name
 from pmilter.dispatchers.eager import Office
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from pmilter.effects import Late
     from pmilter.limits import Limits
     from pmilter.milter import Milter
+
+logger: Final = logging.getLogger("pmilter")
 
 _ROUND: Final = 1.0
 """Seconds between two looks for connections whose time is over."""
@@ -98,7 +102,7 @@ class Server:
         self.serving = handler.serving
         self.limits: Limits = handler.program.plan.limits
         self._places = places
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="pmilter")
+        self.pool = Crew(threads)
         self.connections: set[Connection] = set()
         self.is_coroutine = _Coroutines()
         self._pause = pause_between_looks(self.limits)
@@ -132,7 +136,7 @@ class Server:
                 connection.abandon()
             self._watch(())
             self.readers.close()
-            self.pool.shutdown(wait=False, cancel_futures=True)
+            self.pool.close()
 
     async def _round(self, seconds: float) -> None:
         """Do what is to be done from time to time, then return when something has happened to the service, or after some seconds."""
@@ -168,7 +172,7 @@ class Server:
     def listen(self) -> None:
         """Accept connections, where there is room."""
         if self._listening == _NOT and not self._places.full and not self.serving.ending:
-            self._listening = self._listener.socket.fileno()
+            self._listening = self._listener.fileno()
             self.loop.add_reader(self._listening, self._accept)
 
     def _stop_listening(self) -> None:
@@ -239,11 +243,25 @@ class Server:
         """Have called what had to wait for a late callback; nobody waits for it."""
         for function, arguments in late.finish():
             if self.is_coroutine[function]:
-                task = self.loop.create_task(function(*arguments))
+                task = self.loop.create_task(_close_on_loop(function, arguments))
                 self._apart.add(task)
                 task.add_done_callback(self._apart.discard)
             else:
-                self.pool.submit(function, *arguments)
+                self.pool.submit(partial(_close_in_thread, function, arguments))
+
+
+async def _close_on_loop(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        await function(*arguments)
+    except Exception:
+        logger.exception("the close callback failed")
+
+
+def _close_in_thread(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        function(*arguments)
+    except BaseException:  # nobody waits for it
+        logger.exception("the close callback failed")
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

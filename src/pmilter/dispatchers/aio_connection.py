@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
 import socket
 import sys
 import threading
 import time
 import traceback
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.dispatchers.driver import LONG_READ_SIZE, QUICKACK, READ_SIZE
@@ -25,12 +27,14 @@ from pmilter.outcomes import CallFailed, CallTimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
 
     from pmilter.dispatchers.aio import Server
+    from pmilter.dispatchers.crew import Job
     from pmilter.dispatchers.eager import Attendant, Work
     from pmilter.dispatchers.overflow import Place
     from pmilter.effects import Effect
+
+logger: Final = logging.getLogger("pmilter")
 
 _BACKLOG: Final = 262_144
 """Bytes that may wait while a callback runs; then no more are read."""
@@ -74,6 +78,8 @@ class Connection:
         "_call",
         "_context",
         "_eof",
+        "_job",
+        "_posted",
         "_progress_at",
         "_quickack",
         "_read_size",
@@ -109,12 +115,14 @@ class Connection:
         self._attendant: Attendant | None = None
         self._call: Call | None = None
         self._progress_at = 0.0
+        self._job: Job | None = None
         self._reads = False
         self._eof = False
         self._waiting = False
         self._sending = False
         self._backlog = bytearray()
         self._unsent: memoryview | None = None
+        self._posted: deque[bytes] = deque()
 
     def begin(self) -> None:
         """Begin the conversation."""
@@ -179,6 +187,10 @@ class Connection:
 
     def _has_sent(self, data: bytes) -> bool:
         """Send; return False where the MTA is to take the rest first."""
+        while (
+            self._posted
+        ):  # what other threads have sent is older: no progress frame may follow the verdict
+            data = self._posted.pop() + data
         if self._unsent is not None:
             self._unsent = memoryview(bytes(self._unsent) + data)
             return False
@@ -222,7 +234,8 @@ class Connection:
         if threading.get_ident() == self._server.loop_thread:
             self._write_now(data)
         else:
-            self._server.loop.call_soon_threadsafe(self._write_now, data)
+            self._posted.append(data)
+            self._server.loop.call_soon_threadsafe(self._write_now, b"")
 
     def _write_now(self, data: bytes) -> None:
         with contextlib.suppress(OSError):  # it has gone, as will be seen soon
@@ -240,6 +253,10 @@ class Connection:
                 effect: Any = step(value)
             except StopIteration:
                 self._close()
+                return
+            except Exception:
+                self._close()  # first: what went wrong may be the log
+                logger.exception("a connection failed")
                 return
             step, value = talk.send, None
             try:
@@ -278,21 +295,23 @@ class Connection:
 
     async def _call_in_pool(self, call: Call, turn: Turn) -> Any:
         """Call a callback in a thread."""
-        work, loop = self._work, self._server.loop
+        work, loop, context = self._work, self._server.loop, contextvars.copy_context()
+        function, arguments = call.function, call.arguments
 
-        def run() -> Any:
+        def job() -> None:
             turn.thread = threading.get_ident()
-            return call.function(*call.arguments)
-
-        def returned(future: Future[Any]) -> None:
-            error = future.exception()
-            step, value = (work.send, future.result()) if error is None else (work.throw, error)
+            step: Callable[[Any], Any] = work.send
+            try:
+                value = context.run(function, *arguments)
+            except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
+                step, value = work.throw, error
             with contextlib.suppress(RuntimeError):  # the loop is closed, the service has ended
                 loop.call_soon_threadsafe(self._go_on, work, step, value)
 
         # Who carried this on before may have other work when the callback is late.
         self._attendant = None
-        self._server.pool.submit(contextvars.copy_context().run, run).add_done_callback(returned)
+        self._job = job
+        self._server.pool.submit(job)
         self._watch()
         try:
             return await parked()
@@ -326,6 +345,9 @@ class Connection:
         attendant, self._attendant = self._attendant, None
         if attendant is not None:
             attendant.cancel()
+        job, self._job = self._job, None
+        if job is not None and self._server.pool.withdraw(job):
+            self._go_on(self._work, self._work.throw, error)  # it has not begun, and never will
         self._turn = Turn()
         self._work = self._perform(self._turn, self._talk.throw, error)
         self._go_on(self._work, self._work.send, None)

@@ -8,6 +8,7 @@ finds that the connection is no longer its business. At end of message the watch
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import threading
 import time
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from pmilter.effects import Call
     from pmilter.limits import Limits
+
+logger: Final = logging.getLogger("pmilter")
 
 _SLOWEST_LOOK: Final = 0.5
 _QUICKEST_LOOK: Final = 0.01
@@ -50,6 +53,7 @@ class Slot:
     __slots__ = (
         "_call",
         "_lock",
+        "_overdue",
         "_progress_at",
         "_progress_every",
         "_progress_of",
@@ -67,6 +71,7 @@ class Slot:
         self._progress_of: object = None
         self._progress_at = 0.0
         self._thread = 0
+        self._overdue: CallTimedOut | None = None
 
     def enter(self) -> Ticket:
         """Return the ticket of the calling thread, which performs the conversation from now on."""
@@ -96,6 +101,9 @@ class Slot:
 
     def look(self, now: float) -> None:
         """Take the call over where its time is up; send progress where that is due. For the watch."""
+        if self._overdue is not None:
+            self._hand_over(self._overdue)
+            return
         ticket = self._ticket
         with self._lock:
             try:
@@ -116,7 +124,18 @@ class Slot:
         call = self._call
         if call is not None:
             stack = _stack(self._thread)
-            self._take_over(CallTimedOut(call.stage, call.timeout or 0.0, late, stack))
+            self._hand_over(CallTimedOut(call.stage, call.timeout or 0.0, late, stack))
+
+    def _hand_over(self, error: CallTimedOut) -> None:
+        """Have the conversation carried on; where no thread can be started for that, at the next look perhaps."""
+        try:
+            self._take_over(error)
+        except RuntimeError as reason:
+            if self._overdue is None:
+                logger.error("cannot start a thread: %s; trying again and again", reason)
+            self._overdue = error
+        else:
+            self._overdue = None
 
     def _send_progress(self, now: float, deadline: float) -> None:
         call = self._call

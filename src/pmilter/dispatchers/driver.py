@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import socket
 import struct
@@ -9,8 +10,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from pmilter.dispatchers.pipes import await_writable
 from pmilter.effects import Call, Receive
 from pmilter.errors import MilterTimeout
+from pmilter.logs import spot
 from pmilter.outcomes import CallFailed
 
 if TYPE_CHECKING:
@@ -55,11 +58,14 @@ class Driver:
         self._receive = _receiver(sock, until)
         self._watch = watch
         self._slot: Slot | None = watch.slot(self._take_over) if watch is not None else None
+        self._context = contextvars.Context()
         self._home = threading.Event()
         self._ended = threading.Event()
 
     def run(self) -> None:
         """Perform the conversation to its end; return when that has come and the callbacks of this thread have returned."""
+        spot()  # for the threads that may follow this one
+        self._context = contextvars.copy_context()
         try:
             self._perform(self._talk.send, None)
             self._home.set()
@@ -100,8 +106,9 @@ class Driver:
 
     def _take_over(self, error: CallTimedOut) -> None:
         """Carry on without the callback that is late, on a new thread."""
+        run = self._context.copy().run
         threading.Thread(
-            target=self._succeed, args=(error,), name="pmilter-late", daemon=True
+            target=run, args=(self._succeed, error), name="pmilter-late", daemon=True
         ).start()
 
     def _succeed(self, error: CallTimedOut) -> None:
@@ -190,3 +197,21 @@ def peer_name(sock: socket.socket) -> str:
         return f"unix pid {pid} uid {uid}"
     host, port = sock.getpeername()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def writer(sock: socket.socket) -> Callable[[bytes], None]:
+    """Return a function that sends a sign of life where that needs no wait: an MTA that takes nothing waits for none.
+
+    Any thread may call it, the one that looks after all deadlines too.
+    """
+
+    def write(data: bytes) -> None:
+        try:
+            sent = sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        while sent < len(data):  # what has been begun must be ended
+            await_writable(sock.fileno())
+            sent += sock.send(data[sent:])
+
+    return write

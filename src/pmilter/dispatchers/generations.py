@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 from pmilter.dispatchers.children import Children, check_memory_limit, end_process
 from pmilter.dispatchers.notify import Notifier
 from pmilter.dispatchers.registry import choose_dispatcher
-from pmilter.dispatchers.scoreboard import State
 from pmilter.dispatchers.serving import Serving
 from pmilter.dispatchers.signals import signals_to
 from pmilter.dispatchers.supervisor import Began, Refused, Supervisor
@@ -175,7 +174,6 @@ def _under(outer: Serving, dispatcher: Dispatcher) -> Dispatcher:
 
     def serve(milter: Milter, listener: Listener, handler: Handler) -> None:
         handler.serving.take_place_of(outer)
-        handler.serving.parent.report(State.READY)
         dispatcher(milter, listener, handler)
 
     serve.runs_coroutines = getattr(dispatcher, "runs_coroutines", False)  # type: ignore[attr-defined]  # read by choose_dispatcher

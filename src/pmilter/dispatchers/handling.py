@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from pmilter.conversation import Conversation
-from pmilter.dispatchers.driver import Driver, peer_name, prepare
+from pmilter.dispatchers.driver import Driver, peer_name, prepare, writer
 from pmilter.plan import Callback, Plan
 from pmilter.program import Program
 from pmilter.protocol.constants import Status
@@ -91,7 +91,7 @@ class Handler:
         self.serving.connections.enter(conn)
         try:
             prepare(conn, program.plan.limits.frame_time)
-            talk = self._converse(program, peer_name(conn), conn.sendall)
+            talk = self._converse(program, peer_name(conn), writer(conn))
             until = None if seconds is None else time.monotonic() + seconds
             Driver(talk, conn, until=until, watch=self.watch).run()
         except OSError as error:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("pmilter")
 
-_STOP_CHECK: Final = 0.25
-"""Seconds after which a full service looks whether it is to stop."""
+_PAUSE: Final = 0.05
+"""Seconds after which a full service looks whether a connection has ended."""
 
 _LAST_MOMENT: Final = 1.0
 """Seconds for the callbacks of connections that were cut off."""
@@ -69,9 +69,9 @@ class _Threads:
 
     def await_room(self) -> None:
         """Return when a thread more may be started, or the service is stopping."""
-        with self._changed:
-            while self._places.full and not self._handler.serving.stopping:
-                self._changed.wait(_STOP_CHECK)  # a signal handler cannot notify a condition
+        serving = self._handler.serving
+        while self._places.full and not serving.ending:
+            serving.wait(_PAUSE)
 
     def await_end(self) -> None:
         """Give the connections that were cut off a moment for their abort and close."""

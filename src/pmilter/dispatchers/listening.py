@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("pmilter")
 
 _SYSTEMD_FIRST_FD: Final = 3
+_LOCK_TRIES: Final = 50
+_LOCK_PAUSE: Final = 0.02
 _ANY_HOST: Final = {"inet": "0.0.0.0", "inet6": "::"}  # noqa: S104  # without a host all interfaces are meant, and a warning says so
 _FAMILY: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
@@ -143,7 +146,7 @@ def _gid(group: int | str | None) -> int | None:
     if isinstance(group, int):
         return group
     try:
-        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        return int(group) if group.isascii() and group.isdecimal() else grp.getgrnam(group).gr_gid
     except KeyError:
         raise ConfigError(f"there is no group {group!r} on this machine", source=group) from None
 
@@ -232,13 +235,29 @@ def _listen_unix(
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep others that start or end at this moment out of a directory, so that none removes what another has just made."""
+    """Keep others that start or end at this moment out of a directory, so that none removes what another has just made.
+
+    Raises:
+        OSError: Somebody has kept it locked for a second: whoever can read a directory can do that.
+    """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _lock(fd, directory)
         yield
     finally:
         os.close(fd)
+
+
+def _lock(fd: int, directory: Path) -> None:
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE)
+        else:
+            return
+    what = "another program keeps a lock on this directory: find it with lslocks, or choose another one"
+    raise OSError(errno.EAGAIN, what, str(directory))
 
 
 def _remove_stale(path: Path) -> None:
@@ -285,7 +304,9 @@ def _inherited(address: Address) -> socket.socket:
     """Return the socket that systemd passed under a name (sd_listen_fds(3)); names, since the order is nobody's promise."""
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     count = os.environ.get("LISTEN_FDS", "")
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit():
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not (
+        count.isascii() and count.isdecimal()
+    ):
         raise ConfigError(
             f"address {str(address)!r}: no sockets were handed in to this process; start it from a systemd socket unit",
             source=str(address),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LONG: Final = 86_400.0
+_PATIENCE: Final = 10_000
 _DRAIN: Final = b"d"
 _WAKE: Final = b"\0"
 _MOST: Final = 8192
@@ -24,6 +25,13 @@ def await_readable(fds: Iterable[int], seconds: float) -> set[int]:
         poller.register(fd, select.POLLIN)
     # Rounded up, lest the last millisecond is spent in calls that return at once.
     return {fd for fd, _ in poller.poll(math.ceil(min(max(seconds, 0.0), _LONG) * 1000))}
+
+
+def await_writable(fd: int) -> None:
+    """Return when a descriptor takes bytes, or after ten seconds."""
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    poller.poll(_PATIENCE)
 
 
 class Pipe:

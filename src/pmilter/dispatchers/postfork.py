@@ -84,9 +84,13 @@ class _Pool:
     def _give_place(self, pid: int) -> None:
         self._places.give(self._taken.pop(pid))
 
+    def _is_full(self) -> bool:
+        # Children that are ending have given their places, but are there all the same.
+        return self._places.full or len(self.children) >= self._places.most
+
     def await_room(self) -> None:
         """Return when another connection may be accepted, or the service ends."""
-        while self._places.full and not self._handler.serving.ending:
+        while self._is_full() and not self._handler.serving.ending:
             self._handler.serving.wait(_FULL_PAUSE)
             self.children.look_sometimes()
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from pmilter.dispatchers.accepting import Listener, Stopped
 from pmilter.dispatchers.children import Children, check_memory_limit
-from pmilter.dispatchers.scoreboard import State
 from pmilter.dispatchers.sequential import sequential_dispatcher
 from pmilter.dispatchers.supervisor import Supervisor
 from pmilter.errors import ConfigError
@@ -88,6 +87,7 @@ def prefork_dispatcher(
             _ROOM * size,
             partial(_work, milter, listener, handler, inner, hooks, most),
             watch_memory=max_memory is not None,
+            on_event=lambda _: handler.serving.note_ready(),
         )
         try:
             children.run(listener.close)
@@ -117,7 +117,6 @@ def _work(
     """Be a child."""
     serving = handler.serving
     hooks.child_init(milter)
-    serving.parent.report(State.READY)
     try:
         own = Listener(listener.socket, serving, most)
         worker(cast("Milter", _Worker(milter)), own, handler)

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.dispatchers.accepting import Stopped
-from pmilter.dispatchers.driver import LONG_READ_SIZE, QUICKACK, READ_SIZE, peer_name
+from pmilter.dispatchers.driver import LONG_READ_SIZE, QUICKACK, READ_SIZE, peer_name, writer
 from pmilter.dispatchers.handling import REFUSAL_TIME
 from pmilter.dispatchers.overflow import Overflow, Place, Places, check_overflow, places_for
 from pmilter.effects import Receive
@@ -170,7 +170,7 @@ class _Loop:
 
     def _listen(self) -> None:
         if self._listening == _NOT and not self._places.full and not self._serving.ending:
-            self._listening = self._listener.socket.fileno()
+            self._listening = self._listener.fileno()
             self._poller.register(self._listening, _IN)
 
     def _stop_listening(self) -> None:
@@ -207,7 +207,7 @@ class _Loop:
             return
         make = self._handler.conversation if place.served else self._handler.refusal
         until = _NEVER if place.served else now + REFUSAL_TIME
-        connection = _Connection(sock, make(peer, sock.send), place, until)
+        connection = _Connection(sock, make(peer, writer(sock)), place, until)
         self._connections[sock.fileno()] = connection
         self._serving.connections.enter(sock)
         self._perform(connection, connection.resume, None, now)
@@ -240,6 +240,10 @@ class _Loop:
                 effect: Any = step(value)
             except StopIteration:
                 self._close(connection)
+                return
+            except BaseException:
+                self._close(connection)  # first: what went wrong may be the log
+                logger.exception("a connection failed")
                 return
             receives = type(effect) is Receive
             data = effect.answer if receives else effect.data

@@ -71,6 +71,7 @@ class Serving(Service):
         self.notifier = Notifier()
         self.errands = Errands(self)
         self.census: Callable[[], Census] = self._count
+        self._told_ready = False
         self._drained_by = self._stopped_by = _EVER
         self._stop: Pipe | WorkerEnd = Pipe()
         self._tick = Pipe()
@@ -98,6 +99,7 @@ class Serving(Service):
                 pipe.close()  # they are the parent's; a line held here would hide that its other end is gone
         self.errands.close()
         self.parent = parent
+        self._told_ready = False
         self.parent.promise(self.grace)
         self.notifier = Notifier()
         self.connections = Connections(self._changed)
@@ -105,6 +107,12 @@ class Serving(Service):
         self.census = self._count
         self._stop = parent.line or Pipe()
         self._tick = Pipe()
+
+    def note_ready(self) -> None:
+        """Tell the parent, the first time, that this process serves; dispatchers need not call it who use `Listener`."""
+        if not self._told_ready and not self.ending:
+            self._told_ready = True
+            self.parent.report(State.READY)
 
     # --- stopping
 
@@ -230,7 +238,10 @@ class Serving(Service):
     def close(self) -> None:
         """Release the descriptors."""
         for pipe in (self._stop, self._tick, self.errands):
-            pipe.close()
+            if (
+                pipe is not self.parent.line
+            ):  # that ends with the process, lest the parent takes it for dead before
+                pipe.close()
 
 
 def serve(milter: Milter, bound: ListeningSocket) -> None:

@@ -82,12 +82,18 @@ class Errands:
     def run(self) -> None:
         """Do what is left to do: log a status line, reload."""
         self._bell.drain()
-        while self._numbers:
-            if self._numbers.popleft() == signal.SIGHUP:
-                self.on_hup()
-            else:
-                # Whoever asks wants to see it, whatever the level of the log.
-                logger.warning("status: %s", self._serving.census())
+        with contextlib.suppress(
+            IndexError
+        ):  # all is done, perhaps by another thread that waits here too
+            while True:
+                self._do(self._numbers.popleft())
+
+    def _do(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self.on_hup()
+        else:
+            # Whoever asks wants to see it, whatever the level of the log.
+            logger.warning("status: %s", self._serving.census())
 
     def close(self) -> None:
         """Release the descriptors."""
