@@ -44,7 +44,6 @@ class Requests:
         "_lock",
         "_write",
         "changes",
-        "closing",
         "negotiating",
         "reply",
         "symlists",

@@ -565,3 +565,28 @@ class AnyLife(RuleBasedStateMachine):
 
 AnyLife.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestAnyLife = AnyLife.TestCase
+
+
+def test_generation_that_was_too_slow_is_told_of_so() -> None:
+    made = proven(1, start_time=5)
+    made.supervisor.reload()
+    made.look()
+    made.pass_time(6)
+    assert made.end(2, KILLED)[0] == Refused(2, "was not ready within 5 seconds")
+
+
+def test_first_generation_that_was_too_slow_is_given_up_for_that() -> None:
+    made = pool(1, start_time=5, must_start=True)
+    made.pass_time(6)
+    made.end(1, KILLED)
+    assert made.supervisor.failure == "was not ready within 5 seconds"
+
+
+def test_old_connections_that_last_are_no_error() -> None:
+    made = proven(1, drain_time=10)
+    made.supervisor.reload()
+    made.look()
+    made.become(READY, 2)
+    said = [action for action in made.pass_time(10.5) if isinstance(action, Say)]
+    assert [action.level for action in said] == [logging.INFO]
+    assert "did not end in time" in said[0].text

@@ -128,8 +128,10 @@ class Gate:
         return False
 
     def _refuse(self, name: str, peer: str) -> None:
-        message = "%s may not connect, so it was cut off; if it should: allow_peers(%r)"
-        self._log.warning(message, name, peer)
+        message = (
+            "%s may not connect, so it was cut off; if it should: allow_peers(%r), or --allow %s"
+        )
+        self._log.warning(message, name, peer, peer)
 
 
 def _network(peer: str) -> IPv4Network | IPv6Network:

@@ -24,8 +24,10 @@ A peer that has more connections than it may have is refused in any case: if it 
 REFUSALS: Final = 16
 """Connections that are being refused at the same time, beyond which even those wait, or are closed."""
 
-_MORE_PLACES: Final = "if that is too few, raise max_children, or Limits(connections=...)"
-_MORE_OF_A_PEER: Final = "if that is too few, raise Limits(connections_per_peer=...)"
+_MORE_PLACES: Final = "if that is too few, raise max_children (--max-children), or Limits(connections=...) (--connections)"
+_MORE_OF_A_PEER: Final = (
+    "if that is too few, raise Limits(connections_per_peer=...) (--connections-per-peer)"
+)
 
 
 def check_overflow(overflow: str) -> None:

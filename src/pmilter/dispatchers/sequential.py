@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pmilter.dispatchers.accepting import Stopped
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pmilter.milter import Milter
 
 
-_EVER = 86_400.0
+_EVER: Final = 86_400.0
 
 
 def sequential_dispatcher() -> Dispatcher:

@@ -151,6 +151,12 @@ class _Child:
         self.rung = Rung.SERVE
         self.until = _EVER
         """When the next rung is due."""
+        self.fault = ""
+        """Why it was made to end, where that is its own fault."""
+
+    def last_words(self, gone: Exit) -> str:
+        """Return why it has ended before it served."""
+        return gone.text or self.fault or f"it ended with {describe(gone.code)} before it served"
 
     @property
     def serves(self) -> bool:
@@ -276,12 +282,11 @@ class Supervisor:
         if child.generation != self.generation or self._order > Rung.SERVE:
             return self._mourn(number, child, gone)
         if not began and self._goes_on_without(child):
-            reason = gone.text or f"it ended with {describe(gone.code)} before it served"
             refused, self.generation = self.generation, self._serving
-            return [Refused(refused, reason)]
+            return [Refused(refused, child.last_words(gone))]
         if not began and self._must_start and not self._serving:
             self._order = Rung.TERM
-            self.failure = gone.text or f"ended with {describe(gone.code)} before it served"
+            self.failure = child.last_words(gone)
             return []
         if not child.proven:
             self._backoff.fail(now)
@@ -335,12 +340,16 @@ class Supervisor:
         """Have a child go down the ladder as far as it must."""
         actions: list[Action] = []
         wanted, reason = self._wanted(child, now)
+        own = bool(reason)
         if now >= child.until:
             wanted, reason = max(wanted, Rung(child.rung + 1)), "did not end in time"
         if wanted <= child.rung:
             return []
         if reason:
-            actions.append(Say(logging.ERROR, f"child {number} {reason}: {_STEPS[wanted]}"))
+            child.fault = reason
+            # That old connections last is nobody's fault, and costs nobody's mail.
+            level = logging.INFO if wanted is Rung.TERM and not own else logging.ERROR
+            actions.append(Say(level, f"child {number} {reason}: {_STEPS[wanted]}"))
         child.rung = wanted
         grace = child.report.grace + _GRACE_MARGIN
         child.until = now + self._times.get(wanted, grace)
