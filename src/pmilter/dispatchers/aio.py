@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.callbacks import is_coroutine_callback
-from pmilter.dispatchers.accepting import Stopped
 from pmilter.dispatchers.aio_connection import Connection
 from pmilter.dispatchers.crew import Crew
 from pmilter.dispatchers.deadlines import pause_between_looks
-from pmilter.dispatchers.driver import peer_name
+from pmilter.dispatchers.doorway import Doorway
 from pmilter.dispatchers.eager import Office
 from pmilter.dispatchers.overflow import Overflow, Places, check_overflow, places_for
 from pmilter.dispatchers.readers import readers_for
@@ -42,9 +40,6 @@ _ROUND: Final = 1.0
 
 _LAST_MOMENT: Final = 1.0
 """Seconds for the callbacks of connections that were cut off."""
-
-_NOT: Final = -1
-"""The listening socket while none is waited for."""
 
 
 def asyncio_dispatcher(
@@ -110,7 +105,6 @@ class Server:
         self._looking = False
         self._apart: set[asyncio.Task[Any]] = set()
         self._watched: tuple[int, ...] = ()
-        self._listening = _NOT
 
     async def run(self) -> None:
         """Serve until all has come to its end."""
@@ -118,13 +112,19 @@ class Server:
         self.loop_thread = threading.get_ident()
         self.office = Office(self.loop)
         self.readers = readers_for(self.loop)
+        self.doorway = Doorway(
+            self._listener,
+            self.handler,
+            self._places,
+            lambda fd: self.loop.add_reader(fd, self._accept),
+            self.loop.remove_reader,
+        )
         self._happened: asyncio.Future[None] = self.loop.create_future()
         serving, connections = self.serving, self.connections
         try:
             while not serving.ending:
                 await self._round(_ROUND)
-            self._stop_listening()
-            self._listener.close()  # lest MTAs wait for a connection that is never accepted
+            self.doorway.close()
             while connections and (left := serving.time_left()) > 0:
                 await self._round(left)
             serving.connections.cut_off()
@@ -141,7 +141,7 @@ class Server:
     async def _round(self, seconds: float) -> None:
         """Do what is to be done from time to time, then return when something has happened to the service, or after some seconds."""
         self._watch(self.serving.watched_fds())
-        self.listen()
+        self.doorway.open()
         now = time.monotonic()
         for connection in [c for c in self.connections if min(c.deadline, c.until) <= now]:
             self.loop.call_soon(connection.time_out)  # not within this task, see Office.step
@@ -169,58 +169,23 @@ class Server:
 
     # --- accepting
 
-    def listen(self) -> None:
-        """Accept connections, where there is room."""
-        if self._listening == _NOT and not self._places.full and not self.serving.ending:
-            self._listening = self._listener.fileno()
-            self.loop.add_reader(self._listening, self._accept)
-
-    def _stop_listening(self) -> None:
-        if self._listening != _NOT:
-            self.loop.remove_reader(self._listening)
-            self._listening = _NOT
-
     def _accept(self) -> None:
-        """Accept one connection: not all that wait, so that other processes get their share."""
         try:
-            accepted = self._listener.accept_now()
-        except Stopped:
-            return
+            guest = self.doorway.let_in()
         except OSError as error:  # the listening socket itself is broken
-            self._stop_listening()
+            self.doorway.shut()
             if not self._happened.done():
                 self._happened.set_exception(error)
             return
-        if accepted is not None:
-            self._begin(accepted[0])
-        if self._places.full or self._listener.exhausted:
-            self._stop_listening()
-
-    def _begin(self, sock: socket.socket) -> None:
-        try:
-            sock.setblocking(False)  # noqa: FBT003  # the standard library's own signature
-            if sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            peer = peer_name(sock)
-        except OSError as error:
-            self.handler.lost(error)
-            sock.close()
-            return
-        place = self._places.take(sock)
-        if place is None:
-            sock.close()
-            return
-        connection = Connection(self, sock, peer, place)
-        self.connections.add(connection)
-        self.serving.connections.enter(sock)
-        connection.begin()
+        if guest is not None:
+            connection = Connection(self, guest)
+            self.connections.add(connection)
+            connection.begin()
 
     def forget(self, connection: Connection) -> None:
         """Note that a connection has ended."""
         self.connections.remove(connection)
-        self.serving.connections.leave(connection.socket)
-        self._places.give(connection.place)
-        self.listen()
+        self.doorway.let_out(connection.guest)
 
     # --- callbacks
 

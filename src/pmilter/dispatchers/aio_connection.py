@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from pmilter.dispatchers.aio import Server
     from pmilter.dispatchers.crew import Job
+    from pmilter.dispatchers.doorway import Guest
     from pmilter.dispatchers.eager import Attendant, Work
-    from pmilter.dispatchers.overflow import Place
     from pmilter.effects import Effect
 
 logger: Final = logging.getLogger("pmilter")
@@ -62,12 +62,11 @@ class Connection:
 
     Args:
         server: What all connections share.
-        sock: The socket, non-blocking; closed at the end.
-        peer: The MTA's end of it, for the log.
-        place: What it was given.
+        guest: What was let in; its socket is closed at the end.
 
     Attributes:
-        socket, place: The same.
+        guest: The same.
+        socket: Its socket.
         deadline: Time (`time.monotonic`) until which it waits for the MTA.
         until: Time at which it is over, whatever the MTA does.
     """
@@ -93,15 +92,16 @@ class Connection:
         "_waiting",
         "_work",
         "deadline",
-        "place",
+        "guest",
         "socket",
         "until",
     )
 
-    def __init__(self, server: Server, sock: socket.socket, peer: str, place: Place) -> None:
+    def __init__(self, server: Server, guest: Guest) -> None:
+        sock, peer, place = guest
         self._server = server
         self.socket = sock
-        self.place = place
+        self.guest = guest
         self._recv = sock.recv
         self._read_size = READ_SIZE
         self._quickack = sock.family != socket.AF_UNIX and QUICKACK is not None

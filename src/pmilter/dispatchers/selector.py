@@ -9,10 +9,10 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from pmilter.dispatchers.accepting import Stopped
-from pmilter.dispatchers.driver import LONG_READ_SIZE, QUICKACK, READ_SIZE, peer_name, writer
+from pmilter.dispatchers.doorway import Doorway, Guest
+from pmilter.dispatchers.driver import LONG_READ_SIZE, QUICKACK, READ_SIZE, writer
 from pmilter.dispatchers.handling import REFUSAL_TIME
-from pmilter.dispatchers.overflow import Overflow, Place, Places, check_overflow, places_for
+from pmilter.dispatchers.overflow import Overflow, Places, check_overflow, places_for
 from pmilter.effects import Receive
 from pmilter.errors import MilterTimeout
 
@@ -36,8 +36,6 @@ _LAST_MOMENT: Final = 1.0
 """Seconds for the callbacks of connections that were cut off."""
 
 _NEVER: Final = float("inf")
-_NOT: Final = -1
-"""The listening socket while none is waited for."""
 
 
 def selector_dispatcher(*, overflow: Overflow = "refuse") -> Dispatcher:
@@ -62,7 +60,7 @@ class _Connection:
 
     __slots__ = (
         "deadline",
-        "place",
+        "guest",
         "quickack",
         "read_size",
         "receives_next",
@@ -76,9 +74,9 @@ class _Connection:
         "until",
     )
 
-    def __init__(self, sock: socket.socket, talk: Talk, place: Place, until: float) -> None:
-        self.sock = sock
-        self.place = place
+    def __init__(self, guest: Guest, talk: Talk, until: float) -> None:
+        self.sock = sock = guest.sock
+        self.guest = guest
         self.talk = talk
         self.resume = talk.send
         self.recv = sock.recv
@@ -102,15 +100,19 @@ class _Loop:
     """
 
     def __init__(self, listener: Listener, handler: Handler, places: Places) -> None:
-        self._listener = listener
         handler.at_once = True
         self._handler = handler
         self._serving = handler.serving
-        self._places = places
         self._poller = _Poller()
+        self._doorway = Doorway(
+            listener,
+            handler,
+            places,
+            lambda fd: self._poller.register(fd, _IN),
+            self._poller.unregister,
+        )
         self._connections: dict[int, _Connection] = {}
         self._watched: tuple[int, ...] = ()
-        self._listening = _NOT
         self._now = time.monotonic()
         self._next_look = self._now
 
@@ -120,8 +122,7 @@ class _Loop:
         try:
             while not serving.ending:
                 self._round(_ROUND)
-            self._stop_listening()
-            self._listener.close()  # lest MTAs wait for a connection that is never accepted
+            self._doorway.close()
             while connections and (left := serving.time_left()) > 0:
                 self._round(left)
             serving.connections.cut_off()
@@ -143,8 +144,10 @@ class _Loop:
             connection = connections.get(fd)
             if connection is not None:
                 attend(connection, now)
-            elif fd == self._listening:
-                self._accept(now)
+            elif fd == self._doorway.fd:
+                guest = self._doorway.let_in()
+                if guest is not None:
+                    self._begin(guest, now)
             elif fd in self._watched:
                 self._serving.heed(fd)
                 self._watch()
@@ -153,7 +156,7 @@ class _Loop:
         """Do what is to be done from time to time."""
         self._watch()
         self._time_out(now)
-        self._listen()
+        self._doorway.open()
         self._next_look = now + min(_ROUND, self._serving.notifier.sign_of_life())
 
     def _watch(self) -> None:
@@ -166,50 +169,13 @@ class _Loop:
                 self._poller.register(fd, _IN)
             self._watched = watched
 
-    # --- accepting
-
-    def _listen(self) -> None:
-        if self._listening == _NOT and not self._places.full and not self._serving.ending:
-            self._listening = self._listener.fileno()
-            self._poller.register(self._listening, _IN)
-
-    def _stop_listening(self) -> None:
-        if self._listening != _NOT:
-            self._poller.unregister(self._listening)
-            self._listening = _NOT
-
-    def _accept(self, now: float) -> None:
-        """Accept one connection: not all that wait, so that other processes get their share."""
-        try:
-            accepted = self._listener.accept_now()
-        except Stopped:
-            return
-        if accepted is not None:
-            self._begin(accepted[0], now)
-        if self._places.full or self._listener.exhausted:
-            self._stop_listening()
-
-    def _begin(self, sock: socket.socket, now: float) -> None:
-        try:
-            sock.setblocking(False)  # noqa: FBT003  # the standard library's own signature
-            if sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            peer = peer_name(sock)
-            self._poller.register(sock.fileno(), _IN)
-        except OSError as error:
-            self._handler.lost(error)
-            sock.close()
-            return
-        place = self._places.take(sock)
-        if place is None:
-            self._poller.unregister(sock.fileno())
-            sock.close()
-            return
+    def _begin(self, guest: Guest, now: float) -> None:
+        sock, peer, place = guest
         make = self._handler.conversation if place.served else self._handler.refusal
         until = _NEVER if place.served else now + REFUSAL_TIME
-        connection = _Connection(sock, make(peer, writer(sock)), place, until)
+        connection = _Connection(guest, make(peer, writer(sock)), until)
         self._connections[sock.fileno()] = connection
-        self._serving.connections.enter(sock)
+        self._poller.register(sock.fileno(), _IN)
         self._perform(connection, connection.resume, None, now)
 
     # --- performing
@@ -310,10 +276,8 @@ class _Loop:
         if self._connections.pop(fd, None) is None:
             return
         self._poller.unregister(fd)
-        self._serving.connections.leave(connection.sock)
+        self._doorway.let_out(connection.guest)
         connection.sock.close()
-        self._places.give(connection.place)
-        self._listen()
 
 
 class _Poller:
