@@ -18,6 +18,7 @@ SOURCE = HERE.parent / "src"
 BUILD = HERE / "build"
 # The interpreter of an environment in which the compiled form of pmilter is installed.
 COMPILED_PYTHON = "PMILTER_COMPILED_PYTHON"
+COMPILED = HERE.parent / "build" / "compiled" / "bin" / "python"
 
 GCC = ["gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-Wshadow"]
 
@@ -135,12 +136,14 @@ def _pmilter_with_uvloop() -> Path:
 
 
 def _pmilter_compiled() -> Path:
-    chosen = os.environ.get(COMPILED_PYTHON)
-    if not chosen:
-        raise Absent(f"{COMPILED_PYTHON} names no interpreter that has the compiled form")
-    if not _is_accelerated(Path(chosen)):
+    chosen = Path(os.environ.get(COMPILED_PYTHON, COMPILED))
+    if not chosen.exists():
+        raise Absent(
+            f"{chosen} is not there; tasks.py compiled makes it, or {COMPILED_PYTHON} names another"
+        )
+    if not _is_accelerated(chosen, PYTHONPATH=""):
         raise Absent(f"pmilter is not compiled in {chosen}")
-    return Path(chosen)
+    return chosen
 
 
 BUILDERS: dict[str, Callable[[], Path]] = {

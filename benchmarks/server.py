@@ -73,6 +73,8 @@ class Server:
         self._environment = dict(os.environ)
         if contestant.need in ("pmilter", "pmilter with uvloop"):
             self._environment["PYTHONPATH"] = str(SOURCE)
+        elif contestant.need == "pmilter compiled":
+            self._environment["PYTHONPATH"] = ""  # what is installed there, not the source
         self._log = folder / "server.log"
 
     def __enter__(self) -> Self:

@@ -8,10 +8,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pmilter
@@ -134,19 +132,21 @@ def dispatcher_of(name: str, processes: int) -> Any:
         return pmilter.prefork_dispatcher(
             max_children=workers, worker=pmilter.selector_dispatcher()
         )
+    if name == "uvloop-async":
+        return pmilter.asyncio_dispatcher(uvloop=True)
+    if name == "asyncio-async":
+        return pmilter.asyncio_dispatcher()
     return getattr(pmilter, f"{name}_dispatcher")()
 
 
 def main() -> None:
     name, address, kind = sys.argv[1:4]
     processes = int(sys.argv[4]) if len(sys.argv) > 4 else 20
-    if name == "uvloop-async":
-        asyncio.set_event_loop_policy(import_module("uvloop").EventLoopPolicy())
     coroutines = name in ("asyncio-async", "uvloop-async")
     milter = build(kind, coroutines=coroutines)
     milter.set_listen(1024)
     milter.setconn(address)
-    milter.set_dispatcher(dispatcher_of("asyncio" if coroutines else name, processes))
+    milter.set_dispatcher(dispatcher_of(name, processes))
     # In prefork the number means processes, and the dispatcher has been told.
     milter.main(0 if name.startswith("prefork") else CONNECTIONS)
 
