@@ -65,6 +65,12 @@ class Process:
         self.log += rest
         return self._process.returncode
 
+    def stop_impatiently(self) -> int:
+        """Send SIGTERM again and again until the end, and return the exit status."""
+        while self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return self.stop()
+
     def kill(self) -> None:
         """End it without mercy, if it is still there."""
         self._process.kill()

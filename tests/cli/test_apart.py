@@ -51,8 +51,10 @@ def test_whatever_goes_wrong_is_told(work: Callable[[], Any], told: str) -> None
 
 
 def test_work_that_hangs_is_given_up_and_ended() -> None:
-    with pytest.raises(ConfigError, match=r"work has not come to an end within 0\.2 seconds"):
+    with pytest.raises(ConfigError, match=r"work has not come to an end within 0\.2 seconds$"):
         do_apart("work", threading.Event().wait, 0.2)
+    with pytest.raises(ConfigError, match=r"within 0\.2 seconds; buy a clock$"):
+        do_apart("work", threading.Event().wait, 0.2, "buy a clock")
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 

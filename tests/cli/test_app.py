@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from pmilter import ConfigError, Milter
+from pmilter import ConfigError, Milter, drop_privileges
 from pmilter.cli.app import AppName, load_app, parse_app
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.support.processes import in_child
 
 FILTER = """\
 from pmilter import Milter
@@ -106,6 +106,29 @@ def test_file_whose_name_is_no_identifier_works(tmp_path: Path) -> None:
     assert load_app(write(tmp_path, FILTER, "my-filter.v2.py")).name == "first"
 
 
+@pytest.mark.parametrize("name", ["script", "filter.txt", "filter.v2"])
+def test_file_may_have_any_suffix_or_none(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, FILTER, name)
+    monkeypatch.chdir(tmp_path)
+
+    assert load_app(path).name == "first"
+    assert load_app(f"./{name}:other").name == "second"
+    assert load_app(name).name == "first"
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+
+
+def test_package_is_a_module_though_it_is_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "filters").mkdir()
+    write(tmp_path, FILTER, "filters/__init__.py")
+    monkeypatch.chdir(tmp_path)
+
+    assert load_app("filters").name == "first"
+
+
 # --- what can be wrong with it
 
 
@@ -115,13 +138,39 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a directory"):
+    with pytest.raises(ConfigError, match="is a directory, not a file: name the file"):
         load_app(f"{tmp_path}/")
 
 
-def test_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"its name must end in \.py"):
-        load_app(write(tmp_path, FILTER, "filter.txt"))
+@pytest.mark.parametrize("name", [".", "..", "two-words"])
+def test_directory_whose_name_is_no_modules_is_refused_in_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "two-words").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ConfigError, match="is a directory, not a file") as caught:
+        load_app(name)
+    assert str(caught.value).startswith(f"{name}: ")
+
+
+def test_what_is_no_regular_file_is_refused() -> None:
+    with pytest.raises(ConfigError, match="/dev/null: no regular file"):
+        load_app("/dev/null")
+
+
+def test_file_that_may_not_be_read_is_told_with_the_user(tmp_path: Path) -> None:
+    path = Path(write(tmp_path, FILTER))
+    path.chmod(0)
+
+    def work() -> None:
+        if os.geteuid() == 0:
+            drop_privileges("nobody")
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        with pytest.raises(ConfigError, match=rf"myfilter\.py: user {user} may not read it"):
+            load_app(str(path))
+
+    in_child(work)
 
 
 def test_missing_module_is_named_with_the_remedy() -> None:

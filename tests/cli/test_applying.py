@@ -161,6 +161,16 @@ def test_workers_run_coroutines_where_their_dispatcher_does() -> None:
     ("coroutine", "typed", "told"),
     [
         (False, {"uvloop": True}, "--uvloop is for the dispatcher asyncio, not for postfork"),
+        (
+            True,
+            {"dispatcher": "selector"},
+            "which the dispatcher selector cannot run: .*--dispatcher asyncio",
+        ),
+        (
+            True,
+            {"dispatcher": "ithread", "workers": "2"},
+            "which the dispatcher ithread cannot run",
+        ),
         (False, {"workers": "2", "max_children": "4"}, "--max-children does not go with --workers"),
     ],
 )

@@ -114,6 +114,27 @@ def test_failures_have_their_status_and_are_told_once(
     assert err.endswith(" (2 connections failed so)\n")
 
 
+@pytest.mark.parametrize("json_too", [(), ("--json",)])
+@pytest.mark.parametrize(("silent", "stage"), [("O", "negotiate"), ("H", "helo")])
+def test_filter_that_never_answers_is_told_though_time_is_over_before_the_time_limit(
+    tmp_path: Path,
+    silent: str,
+    stage: str,
+    json_too: tuple[str, ...],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with RawFilter(tmp_path, {silent: SILENCE}) as filter_:
+        status, out, err = bench(
+            capfd, filter_.address, *json_too, short=("-s", "0.2", "-w", "0", "-c", "3")
+        )
+    assert status == 5
+    assert f"no message was done in 0.2 s: 3 connections wait for an answer at {stage}. " in err
+    assert "--seconds" in err
+    assert err.count("\n") == 1
+    if json_too:
+        assert json.loads(out)["waiting"] == {stage: 3}
+
+
 def test_failures_do_not_keep_results_from_machines(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,7 +150,7 @@ def test_nobody_listening_is_unreachable(tmp_path: Path, capfd: pytest.CaptureFi
     status, out, err = bench(capfd, f"unix:{tmp_path}/nobody")
     assert (status, out) == (3, "")
     assert err == (
-        f"pmilter: unix:{tmp_path}/nobody: No such file or directory (10 connections failed so)\n"
+        f"pmilter: unix:{tmp_path}/nobody: No such file or directory (is the filter running?) (10 connections failed so)\n"
     )
 
 

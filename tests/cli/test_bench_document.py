@@ -28,6 +28,7 @@ def run(**changes: Any) -> Run:
         figures.note_outcome("eom", Status.ACCEPT)
     figures.note_answer("eom", Answer.ACCEPT, b"")
     figures.changes[Answer.ADDHEADER] = 4
+    figures.waiting["negotiate"] = 2
     figures.note_failure("closed", "the filter said \x1b[31m and left")
     usual: dict[str, Any] = {"plan": PLAN, "processes": 1, "figures": figures, "interrupted": False}
     return Run(**(usual | changes))
@@ -72,6 +73,7 @@ SHAPE = {
     "changes": {"addheader": "int"},
     "progress": "int",
     "failures": {"closed": {"connections": "int", "first": "str"}},
+    "waiting": {"negotiate": "int"},
     "own_cpu_share": "float",
     "own_limit": "bool",
 }  # fmt: skip
@@ -124,3 +126,31 @@ def test_reasons_are_sentences_in_the_order_of_their_importance() -> None:
         "timeout. (2 connections failed so)",
         "closed.",
     ]
+
+
+def test_standstill_is_a_sentence_with_the_remedy() -> None:
+    figures = Figures(elapsed=10**10)
+    figures.waiting["negotiate"] = 3
+
+    assert run(figures=figures).stalled
+    assert list(run(figures=figures).reasons()) == [
+        "unix:/run/filter: no message was done in 10 s: 3 connections wait for an answer at negotiate. "
+        "Is it a milter that listens there, and has it connections to spare? "
+        "For a slow one, give more time with --seconds"
+    ]
+
+
+def test_who_interrupts_is_told_that_there_is_nothing_but_it_is_no_failure_of_the_filter() -> None:
+    figures = Figures(elapsed=10**9)
+    assert list(run(figures=figures, interrupted=True).reasons()) == [
+        "unix:/run/filter: no message was done in 1 s"
+    ]
+    figures.waiting["negotiate"] = 1
+    assert not run(figures=figures, interrupted=True).stalled
+
+
+def test_connections_that_wait_beside_messages_are_no_standstill() -> None:
+    figures = Figures(messages=1)
+    figures.waiting["negotiate"] = 3
+    assert not run(figures=figures).stalled
+    assert list(run(figures=figures).reasons()) == []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pmilter import ConfigError
+from pmilter import ConfigError, drop_privileges
 from pmilter.cli.daemon import become, pid_file
 from pmilter.cli.values import Account
 from tests.support.processes import in_child
@@ -101,9 +101,24 @@ def test_link_of_somebody_else_is_not_written_through(path: Path, tmp_path: Path
     target = tmp_path / "target"
     path.symlink_to(target)
 
-    with pytest.raises(ConfigError, match="cannot write"), pid_file(str(path)):
+    with pytest.raises(ConfigError, match=r"it is a link .*: remove it"), pid_file(str(path)):
         pass
     assert not target.exists()
+
+
+def test_directory_in_its_place_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="it is a directory"), pid_file(str(tmp_path)):
+        pass
+
+
+def test_directory_that_may_not_be_written_to_is_told_with_the_remedy() -> None:
+    def work() -> None:
+        if os.geteuid() == 0:
+            drop_privileges("nobody")
+        with pytest.raises(ConfigError, match="choose a directory"), pid_file("/usr/pid"):
+            pass
+
+    in_child(work)
 
 
 def test_file_of_a_successor_is_left(path: Path) -> None:
@@ -117,7 +132,8 @@ def test_directory_that_is_not_there_is_told() -> None:
     with pytest.raises(ConfigError) as caught, pid_file("/nonexistent/pid"):
         pass
     assert (
-        str(caught.value) == "cannot write the pid file /nonexistent/pid: No such file or directory"
+        str(caught.value)
+        == "cannot write the pid file /nonexistent/pid: the directory does not exist: make it first"
     )
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,8 +19,12 @@ import pmilter
 from pmilter.cli.entry import perform
 from pmilter.dispatchers.registry import MODULES
 from tests.cli.programs import await_filter, started
+from tests.support.processes import DEADLINE
 from tests.support.waiting import children_of, until
 from tests.support.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # The runner's own threads do nothing that a child could wait for.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -82,6 +87,11 @@ logging.getLogger("own").warning("%d %s", os.getuid(), oct(os.umask(0o27)))
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/usr/bin/python3").exists(),
+    reason="needs root's rights to give up, and a Python that any user may run",
+)
+
 ANYWHERE = ("--listen", "inet:0@127.0.0.1")
 
 
@@ -140,6 +150,22 @@ def test_interrupt_is_a_clean_stop_too(program: Path) -> None:
         assert process.stop(signal.SIGINT) == 0
 
 
+@pytest.mark.parametrize("attempt", range(4))
+@pytest.mark.parametrize("opens", [False, True], ids=["--listen", "setconn"])
+def test_any_number_of_terms_is_a_clean_stop_too(
+    tmp_path: Path,
+    attempt: int,  # a late signal hits another place each time
+    *,
+    opens: bool,
+) -> None:
+    path = tmp_path / "served.py"
+    path.write_text(FILTER + ('\nmilter.setconn("inet:0@127.0.0.1")\n' if opens else ""))
+    with started(*run(path, *(() if opens else ANYWHERE))) as process:
+        check_service(process.listening())
+
+        assert process.stop_impatiently() == 0
+
+
 def test_unix_socket_has_mode_and_group_and_is_removed_at_the_end(
     program: Path, tmp_path: Path
 ) -> None:
@@ -189,6 +215,24 @@ def test_settings_come_from_the_environment_and_a_file_too(program: Path, tmp_pa
 
     entries = [json.loads(line) for line in process.log.splitlines()]
     assert {entry["logger"] for entry in entries} == {"pmilter", "own"}
+
+
+def test_misspelt_variable_is_a_warning(program: Path) -> None:
+    with started(*run(program, *ANYWHERE), PMILTER_WORKER="3") as process:
+        assert "WARNING pmilter: PMILTER_WORKER is not" in process.await_line("PMILTER_WORKER")
+        check_service(process.listening())
+        assert process.stop() == 0
+
+
+def test_check_tells_of_misspelt_variables_beside_its_findings(
+    program: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PMILTER_CHECK", "1")
+
+    assert perform(["run", str(program), *ANYWHERE, "--check", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["name"] == "test"
+    assert "warning: PMILTER_CHECK is not the variable of any option: --check belongs" in err
 
 
 @pytest.mark.parametrize("dispatcher", MODULES)
@@ -344,8 +388,7 @@ def readable_python() -> tuple[str, str]:
     return "/usr/bin/python3", os.pathsep.join(folders)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root's rights to give up")
-@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="needs the system's Python")
+@needs_root
 def test_user_is_become_after_the_socket_is_open_and_before_the_program_is_loaded() -> None:
     python, path = readable_python()
     with tempfile.TemporaryDirectory() as name:
@@ -470,6 +513,8 @@ def test_directory_that_takes_no_socket_is_told(
     ("options", "told"),
     [
         (("--listen", "8891"), "address '8891': it has no scheme"),
+        (("--listen", "inet:nosuchport@127.0.0.1"), "pmilter: --listen: address 'inet:nosuchport@"),
+        (("--max-memory", "1K"), "--max-memory: '1K' must be 16M or more"),
         (("--listen", "/tmp/x", "--mode", "rw"), "mode 'rw' must be octal"),
         (("--listen", "/tmp/x", "--group", "no-such-group"), "no group 'no-such-group'"),
         (("--listen", "inet:0@127.0.0.1", "--mode", "660"), "for UNIX sockets"),
@@ -506,6 +551,84 @@ def test_program_that_does_not_load_ends_with_a_usage_error(
 
     assert perform(["run", str(path), *ANYWHERE]) == 2
     assert capsys.readouterr().err.startswith(f"pmilter: cannot load {path}, line 1: ")
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("import time\ntime.sleep(60)\n", "not ready within 0.3 seconds; give it more time with --load-time"),
+        ("import os\nos._exit(5)\n", "ended with status 5 before it served"),
+    ],
+)  # fmt: skip
+def test_program_that_does_not_come_to_serve_is_named_in_the_last_line(
+    program: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "never_serves.py"
+    path.write_text(program)
+    time = "0.3" if "sleep" in program else "30"
+
+    assert perform(["run", str(path), *ANYWHERE, "--load-time", time]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"pmilter: {path}: ")
+    assert told in last
+
+
+def test_check_that_takes_too_long_is_told_with_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "never_serves.py"
+    path.write_text("import time\ntime.sleep(60)\n")
+
+    assert perform(["run", str(path), *ANYWHERE, "--check", "--load-time", "0.3"]) == 2
+    assert "within 0.3 seconds; give it more time with --load-time" in capsys.readouterr().err
+
+
+@pytest.fixture
+def private() -> Iterator[Path]:
+    """A program that only root may read, in a directory that all may write to."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        path = Path(name) / "served.py"
+        path.write_text(FILTER)
+        path.chmod(0o600)
+        yield path
+
+
+def refused(*arguments: str, user: int | None) -> tuple[int, str]:
+    """Run it to its end as a user that is in no group of the system's; return the status and what is on stderr."""
+    python, path = readable_python()
+    done = subprocess.run(
+        [python, *arguments],
+        env=os.environ | {"PYTHONPATH": path},
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@needs_root
+def test_group_that_the_user_is_not_in_is_told_with_the_option(private: Path) -> None:
+    socket_ = private.with_name("s")
+    arguments = run(private, "--listen", socket_, "--group", "0")
+
+    assert refused(*arguments, user=NOBODY) == (
+        3,
+        f"pmilter: unix:{socket_}: --group 0: only root, or a member of that group, can give it a socket\n",
+    )
+    assert not socket_.exists()
+
+
+@needs_root
+def test_program_that_the_user_may_not_read_is_told_with_the_user(private: Path) -> None:
+    assert refused(*run(private, *ANYWHERE, "--user", "nobody"), user=None) == (
+        2,
+        f"pmilter: {private}: user nobody may not read it; mind the directories above it too\n",
+    )
 
 
 def test_coroutine_under_a_dispatcher_without_a_loop_is_refused(

@@ -35,6 +35,9 @@ class Settings:
         default=(),
         metadata=option("--coat", help="", parse=_even, kinds=(int, str), repeated=True),
     )
+    thickness: float | None = field(
+        default=None, metadata=option("--thickness", help="", parse=float, kinds=(int, float))
+    )
     gloss: bool | None = field(default=None, metadata=option("--gloss", help="", switch=True))
 
 
@@ -149,14 +152,45 @@ def test_same_error_everywhere_with_the_place_where_the_text_stands(
         ({}, "colour = 'blue'", "line 1: colour: 'blue' is not one of red, green"),
         ({"PMILTER_COLOUR": "blue"}, "", "PMILTER_COLOUR: 'blue' is not one of red, green"),
         ({"PMILTER_GLOSS": "rather"}, "", "PMILTER_GLOSS: 'rather' is neither true nor false"),
-        ({}, "colour = 1", "line 1: colour: a number does not fit, it must be text"),
-        ({}, "brush-size = true", "brush-size: true or false does not fit, it must be a number"),
-        ({}, "brush-size = [2]", "brush-size: a list does not fit, it must be a number or text"),
+        (
+            {},
+            "colour = 1",
+            'line 1: colour: a whole number does not fit, it must be text: write "1"',
+        ),
+        (
+            {},
+            "colour =0o17 # odd",
+            'colour: a whole number does not fit, it must be text: write "0o17"',
+        ),
+        (
+            {},
+            "brush-size = 4.5",
+            "brush-size: a number does not fit, it must be a whole number or text",
+        ),
+        ({}, "thickness = 'x'", "thickness: text does not fit, it must be a number"),
+        (
+            {},
+            "coat = []",
+            "coat: an empty list would be the same as no such line, and restrict nothing",
+        ),
+        (
+            {},
+            "brush-size = true",
+            "brush-size: true or false does not fit, it must be a whole number",
+        ),
+        (
+            {},
+            "brush-size = [2]",
+            "brush-size: a list does not fit, it must be a whole number or text",
+        ),
         ({}, "gloss = 'yes'", "gloss: text does not fit, it must be true or false"),
-        ({}, "coat = [2, {}]", "coat: a table does not fit, it must be a number or text"),
+        ({}, "coat = [2, {}]", "coat: a table does not fit, it must be a whole number or text"),
         ({}, "colour = 1979-05-27", "colour: a date or time does not fit, it must be text"),
         ({}, "\n[colour]\nred = 1", "line 2: colour: a table does not fit"),
         ({}, "\ncolor = 'red'", "line 2: there is no key 'color'; the nearest is 'colour'"),
+        ({}, "nosuch = 1", "line 1: there is no key 'nosuch'"),
+        ({}, "json = true", "there is no key 'json': --json belongs on the command line"),
+        ({}, "config = 'x'", "there is no key 'config': --config belongs on the command line"),
         ({}, "[coats]\na = 1", "line 1: there is no key 'coats'; the nearest is 'coat'"),
         ({}, "colour 'red'", "is no TOML file: "),
     ],

@@ -21,13 +21,14 @@ _CHUNK: Final = 65536
 _STDOUT, _STDERR = 1, 2
 
 
-def do_apart(name: str, work: Callable[[], Any], seconds: float) -> Any:
+def do_apart(name: str, work: Callable[[], Any], seconds: float, remedy: str = "") -> Any:
     """Do some work in a child, and return its result, which must be such as JSON has. What it prints goes to stderr.
 
     Args:
         name: What to call it in errors.
         work: What to do.
         seconds: After which to give up.
+        remedy: What to say to who would wait longer.
 
     Raises:
         ConfigError: It raised something, ended the process, or took too long.
@@ -42,7 +43,9 @@ def do_apart(name: str, work: Callable[[], Any], seconds: float) -> Any:
     try:
         line = _read_line(reader, time.monotonic() + seconds)
     except TimeoutError:
-        raise ConfigError(f"{name} has not come to an end within {seconds:g} seconds") from None
+        raise ConfigError(
+            f"{name} has not come to an end within {seconds:g} seconds{remedy and f'; {remedy}'}"
+        ) from None
     finally:
         os.close(reader)
         code = _end(pid)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import stat
 import sys
 import traceback
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
@@ -15,7 +19,7 @@ from pmilter.milter import Milter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import ModuleType, TracebackType
+    from types import CodeType, ModuleType, TracebackType
 
 DEFAULT_ATTRIBUTE: Final = "milter"
 
@@ -36,8 +40,15 @@ class AppName(NamedTuple):
 
     @property
     def is_file(self) -> bool:
-        """Whether `place` is a path."""
-        return self.place.endswith(".py") or "/" in self.place
+        """Whether `place` is a path: it looks like one, or is one and cannot be a module."""
+        if self.place.endswith(".py") or "/" in self.place:
+            return True
+        path = Path(self.place)
+        return path.is_file() or (path.is_dir() and not self._may_be_module)
+
+    @property
+    def _may_be_module(self) -> bool:
+        return all(part.isidentifier() for part in self.place.split("."))
 
     @property
     def directory(self) -> Path:
@@ -160,16 +171,14 @@ def _replaced(method: str, substitute: Callable[..., None]) -> Iterator[None]:
 
 def _import_file(name: AppName) -> ModuleType:
     path = Path(name.place)
-    if not path.is_file():
-        what = "is a directory, not a file" if path.is_dir() else "no such file"
-        raise ConfigError(f"{name.place}: {what}", source=name.place)
+    _check_file(name)
     # A module that is loaded already keeps its name: the program may be called email.py.
     stem = path.stem if path.stem not in sys.modules else f"pmilter_app_{path.stem}"
     spec = spec_from_file_location(stem, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(
-            f"{name.place}: not a Python file, its name must end in .py", source=name.place
-        )
+    if spec is None:  # by its name it is none of Python's
+        spec = spec_from_file_location(stem, path, loader=_ScriptLoader(stem, str(path)))
+    assert spec is not None
+    assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[stem] = module
     try:
@@ -179,6 +188,46 @@ def _import_file(name: AppName) -> ModuleType:
         del sys.modules[stem]
         raise
     return module
+
+
+_DIRECTORY: Final = "is a directory, not a file: name the file in it that has the filter"
+
+
+class _ScriptLoader(SourceFileLoader):
+    """Loads source whatever the name of its file, and keeps no compiled form of it: that of ``x`` would be taken for that of ``x.py``."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the file."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def _check_file(name: AppName) -> None:
+    """Check that there is a file, and that it may be read.
+
+    Raises:
+        ConfigError: No.
+    """
+    try:
+        path = Path(name.place)
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            path.open("rb").close()
+            return
+        what = _DIRECTORY if stat.S_ISDIR(mode) else "no regular file"
+    except PermissionError:
+        what = f"user {_user()} may not read it; mind the directories above it too"
+    except OSError:
+        what = "no such file"
+    raise ConfigError(f"{name.place}: {what}", source=name.place)
+
+
+def _user() -> str:
+    """Return the name of the user who runs this, or the number of one without a name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _import_module(name: AppName) -> ModuleType:

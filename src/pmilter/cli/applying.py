@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.cli.values import NEVER
-from pmilter.dispatchers.registry import dispatcher_named
+from pmilter.dispatchers.registry import check_coroutines, dispatcher_named
 from pmilter.errors import ConfigError
 from pmilter.protocol.rules import STAGES
 
@@ -64,6 +64,7 @@ def _dispatcher(settings: RunSettings, milter: Milter) -> Dispatcher:
         inner = milter.dispatcher
     else:
         inner = dispatcher_named(name, **_parameters(settings, name))
+    check_coroutines(milter, inner, f"the dispatcher {name or 'that the program has set'}")
     if not settings.workers:
         return inner
     return _in_workers(settings, None if name == "prefork" else inner)

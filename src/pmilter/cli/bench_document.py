@@ -38,12 +38,30 @@ class Run(NamedTuple):
         """Whether the load may have been what limits the figures."""
         return self.share > BUSY
 
+    @property
+    def stalled(self) -> bool:
+        """Whether the filter let all of the time pass without an answer, so that not one message was done."""
+        return bool(self.figures.waiting) and not self.figures.messages and not self.interrupted
+
     def reasons(self) -> Iterator[str]:
-        """Return what went wrong, a sentence for each kind of failure."""
+        """Return what went wrong, a sentence for each kind of failure, and one where no message was done."""
         for kind in FAILURES:
             if count := self.figures.failures[kind]:
                 times = "" if count == 1 else f" ({count:,} connections failed so)"
                 yield printable(self.figures.reasons[kind]) + times
+        if not self.figures.messages and not self.figures.failures:
+            yield f"{self.plan.address}: no message was done in {self.figures.seconds:.3g} s{self._standstill()}"
+
+    def _standstill(self) -> str:
+        """Return where connections wait for an answer, and what may help."""
+        if not self.figures.waiting:
+            return ""
+        ((stage, count),) = self.figures.waiting.most_common(1)
+        who = "1 connection waits" if count == 1 else f"{count:,} connections wait"
+        return (
+            f": {who} for an answer at {stage}. Is it a milter that listens there, and has it connections to spare? "
+            "For a slow one, give more time with --seconds"
+        )
 
 
 def document(run: Run) -> dict[str, Any]:
@@ -78,6 +96,7 @@ def document(run: Run) -> dict[str, Any]:
             for kind in FAILURES
             if figures.failures[kind]
         },
+        "waiting": dict(figures.waiting),
         "own_cpu_share": round(run.share, 3),
         "own_limit": run.limited,
     }

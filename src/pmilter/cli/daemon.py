@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -61,7 +62,8 @@ def pid_file(path: str | None) -> Iterator[None]:
         fd = _write(file)
     except OSError as error:
         raise ConfigError(
-            f"cannot write the pid file {path}: {error.strerror}", source=path
+            f"cannot write the pid file {path}: {_REMEDIES.get(error.errno or 0, error.strerror)}",
+            source=path,
         ) from error
     try:
         yield
@@ -69,6 +71,20 @@ def pid_file(path: str | None) -> Iterator[None]:
         if os.getpid() == owner:
             _remove(file, fd)
         os.close(fd)
+
+
+_NO_RIGHTS: Final = (
+    "no permission; choose a directory that this user may write to, or start as root with --user"
+)
+
+_REMEDIES: Final = {
+    errno.ENOENT: "the directory does not exist: make it first",
+    errno.EEXIST: "it is a link that leads nowhere, and links are not followed: remove it, or choose another path",
+    errno.EISDIR: "it is a directory: give the path of a file in it",
+    errno.EACCES: _NO_RIGHTS,
+    errno.EPERM: _NO_RIGHTS,
+}
+"""Why a file cannot be written -> what to do."""
 
 
 def _write(file: Path) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _KEY: Final = "option"
-_PREFIX: Final = "PMILTER_"
+VARIABLE_PREFIX: Final = "PMILTER_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Option:
     @property
     def variable(self) -> str:
         """The environment variable that it is taken from."""
-        return _PREFIX + self.key.upper().replace("-", "_")
+        return VARIABLE_PREFIX + self.key.upper().replace("-", "_")
 
     @property
     def form(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import re
 import sys
 from dataclasses import replace
 from functools import partial
@@ -13,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pmilter.cli.app import load_app, nothing_to_listen_on, refuse_setconn
+from pmilter.cli.app import load_app, nothing_to_listen_on, parse_app, refuse_setconn
 from pmilter.cli.applying import apply
 from pmilter.cli.console import make_console
 from pmilter.cli.daemon import become, pid_file
+from pmilter.cli.ending import late_signals_ignored
+from pmilter.cli.misspelt import unknown_variables
 from pmilter.cli.options import SettingsCommand, option_table, with_settings
 from pmilter.cli.settings import SETTINGS
 from pmilter.cli.sources import Sources, differences
@@ -46,6 +50,12 @@ _NEED_LISTEN: Final = (
     "load_time",
 )
 """Settings of a socket that is opened, or of a process that lives, before the program is loaded."""
+
+
+_NOT_READY: Final = re.compile(r"not ready within [0-9.]+ seconds")
+"""What a program is told that takes too long to load."""
+
+_MORE_TIME: Final = "give it more time with --load-time, or have it do less while it is loaded"
 
 
 @click.command(
@@ -86,10 +96,15 @@ def command(
     file = None if config is None else Path(config)
     sources: Sources[RunSettings] = Sources(SETTINGS, typed, dict(os.environ), file)
     settings = _first_read(sources)
+    unknown = unknown_variables(sources.environ, option_table(SETTINGS))
     if only_check:
+        for sentence in unknown:
+            click.echo(f"pmilter: warning: {sentence}", err=True)
         _check(app, settings, as_json=as_json)
         return
     _log_to_stderr(settings.log_level, settings.log_format)
+    for sentence in unknown:
+        logger.warning("%s", sentence)
     if settings.listen is None:
         _serve_where_it_listens(app, settings)
     else:
@@ -116,7 +131,7 @@ def _check(app: str, settings: RunSettings, *, as_json: bool) -> None:
 
     # The one line of an error says what is wrong; its traceback is for those who ask.
     _log_to_stderr("debug" if settings.log_level == "debug" else "critical", settings.log_format)
-    findings = do_apart(app, partial(check, app, settings), settings.load_time)
+    findings = do_apart(app, partial(check, app, settings), settings.load_time, _MORE_TIME)
     if as_json:
         text = json.dumps(findings, indent=2)
     else:
@@ -134,24 +149,64 @@ def _serve(app: str, sources: Sources[RunSettings], settings: RunSettings) -> No
         ConfigError: A setting is wrong, or the program cannot serve.
         OSError: The socket cannot be opened.
     """
-    bound = listen_on(str(settings.listen), settings.mode, settings.group, settings.backlog)
+    bound = _listen(settings)
+    with late_signals_ignored(partial(_is_closed, bound)):
+        try:
+            with pid_file(settings.pid_file):
+                if settings.user is not None:
+                    become(settings.user)
+                _serve_on(bound, app, sources, settings)
+        finally:
+            bound.close()
+
+
+def _listen(settings: RunSettings) -> ListeningSocket:
+    """Open the socket; errors name the option."""
     try:
-        with pid_file(settings.pid_file):
-            if settings.user is not None:
-                become(settings.user)
-            serve_generations(
-                partial(_load, app, sources, settings),
-                bound,
-                partial(_prove, bound),
-                max_children=settings.max_children or 0,
-                max_requests=settings.max_requests or 0,
-                load_time=settings.load_time,
-                drain_time=settings.drain_time,
-                linger=settings.linger,
-                max_memory=settings.max_memory,
-            )
-    finally:
-        bound.close()
+        return listen_on(str(settings.listen), settings.mode, settings.group, settings.backlog)
+    except ConfigError as error:
+        raise ConfigError(f"--listen: {error}", source=error.source) from error
+    except PermissionError as error:
+        if error.errno != errno.EPERM or settings.group is None:
+            raise
+        text = (
+            f"--group {settings.group}: only root, or a member of that group, can give it a socket"
+        )
+        raise PermissionError(error.errno, text, error.filename) from error
+
+
+def _is_closed(bound: ListeningSocket) -> bool:
+    return bound.socket.fileno() < 0
+
+
+def _serve_on(
+    bound: ListeningSocket, app: str, sources: Sources[RunSettings], settings: RunSettings
+) -> None:
+    try:
+        serve_generations(
+            partial(_load, app, sources, settings),
+            bound,
+            partial(_prove, bound),
+            max_children=settings.max_children or 0,
+            max_requests=settings.max_requests or 0,
+            load_time=settings.load_time,
+            drain_time=settings.drain_time,
+            linger=settings.linger,
+            max_memory=settings.max_memory,
+        )
+    except ConfigError as error:
+        raise _of_program(app, error) from error
+
+
+def _of_program(app: str, error: ConfigError) -> ConfigError:
+    """Return an error with the name of the program in it, and the option that may help where time was too short."""
+    text = str(error)
+    named = text if parse_app(app).place in text else f"{app}: {text}"
+    return ConfigError(
+        f"{named}; {_MORE_TIME}" if _NOT_READY.search(text) else named,
+        source=error.source,
+        line=error.line,
+    )
 
 
 def _load(app: str, sources: Sources[RunSettings], begun: RunSettings) -> Milter:
@@ -196,7 +251,9 @@ def _serve_where_it_listens(app: str, settings: RunSettings) -> None:
     if milter.address is None:
         raise nothing_to_listen_on(app)
     apply(settings, milter)
-    with pid_file(settings.pid_file):
+    bound = milter._socket  # noqa: SLF001  # nobody else needs to see it, and main forgets it at its end
+    assert bound is not None
+    with late_signals_ignored(partial(_is_closed, bound)), pid_file(settings.pid_file):
         milter.main(settings.max_children or 0, settings.max_requests or 0)
 
 

@@ -22,10 +22,10 @@ from pmilter.cli.values import (
     parse_fallback,
     parse_group,
     parse_limit,
+    parse_memory,
     parse_mode,
     parse_peer,
     parse_seconds,
-    parse_size,
 )
 from pmilter.dispatchers.generations import DRAIN_TIME, LINGER, LOAD_TIME
 from pmilter.dispatchers.registry import MODULES
@@ -164,10 +164,10 @@ class RunSettings:
         metadata=_service(
             "--max-memory",
             metavar="BYTES",
-            parse=parse_size,
+            parse=parse_memory,
             kinds=_WHOLE,
             restart=True,
-            help="Resident memory, such as 512M or 2G, over which a process that serves finishes what it has and is replaced.",
+            help="Resident memory, such as 512M or 2G, at least 16M, over which a process that serves finishes what it has and is replaced.",
         ),
     )
     drain_time: float = field(

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
+from pmilter.cli.misspelt import meant
 from pmilter.cli.options import option_table
 from pmilter.errors import ConfigError
 
@@ -27,7 +27,7 @@ _OFF: Final = frozenset({"0", "false", "no", "off"})
 
 _TYPES: Final = {
     str: "text",
-    int: "a number",
+    int: "a whole number",
     float: "a number",
     bool: "true or false",
     list: "a list",
@@ -108,15 +108,19 @@ def _read_file(path: Path, table: list[Setting]) -> dict[str, _Given]:
         key = written.replace("_", "-")
         if key not in options:
             raise _unknown(path, line, written, list(options))
-        given[key] = _Given(_checked(options[key], value, place), place, line)
+        try:
+            given[key] = _Given(_checked(options[key], value), place, line)
+        except ValueError as error:
+            told = f"{place}: {error}{_as_text(options[key], value, line, text)}"
+            raise ConfigError(told, source=str(path), line=line) from None
     return given
 
 
 def _unknown(path: Path, line: int | None, written: str, keys: list[str]) -> ConfigError:
     where = f"{path}, line {line}" if line else str(path)
-    (nearest,) = get_close_matches(written, keys, n=1, cutoff=0.0)
+    shown = {key: repr(key) for key in keys}
     return ConfigError(
-        f"{where}: there is no key {written!r}; the nearest is {nearest!r}",
+        f"{where}: there is no key {written!r}{meant(written.replace('_', '-'), shown)}",
         source=str(path),
         line=line,
     )
@@ -129,16 +133,33 @@ def _line_of(key: str, text: str) -> int | None:
     return next((number for number, line in lines if pattern.match(line)), None)
 
 
-def _checked(option: Option, value: Any, place: str) -> Any:
+def _checked(option: Option, value: Any) -> Any:
     """Return a value of a file; lists are for options that can be repeated."""
     kinds = (bool,) if option.switch else option.kinds
     values = value if option.repeated and isinstance(value, list) else [value]
+    if not values:
+        raise ValueError(
+            "an empty list would be the same as no such line, and restrict nothing; name something in it, or leave the line out"
+        )
     for one in values:
         if type(one) not in kinds:
-            wanted = " or ".join(dict.fromkeys(_TYPES[kind] for kind in kinds))
             found = _TYPES.get(type(one), "a date or time")
-            raise ConfigError(f"{place}: {found} does not fit, it must be {wanted}")
+            raise ValueError(f"{found} does not fit, it must be {_wanted(kinds)}")
     return tuple(values) if option.repeated else value
+
+
+def _wanted(kinds: tuple[type, ...]) -> str:
+    """Return what people call types that a value may have."""
+    told = [kind for kind in kinds if kind is not int or float not in kinds]
+    return " or ".join(_TYPES[kind] for kind in told)
+
+
+def _as_text(option: Option, value: Any, line: int | None, text: str) -> str:
+    """Return how to write a number that should have been text; as it stands in the file, since 0o660 is read as 432."""
+    if option.kinds != (str,) or type(value) is not int or line is None:
+        return ""
+    written = re.search(r"=\s*(\w+)", text.splitlines()[line - 1])
+    return f': write "{written[1]}"' if written else ""
 
 
 # --- the value

@@ -14,6 +14,9 @@ from pmilter.protocol.rules import STAGES
 _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _SIZE: Final = re.compile(r"([0-9]+)([KMG]?)(?:i?B)?", re.IGNORECASE)
 
+LEAST_MEMORY: Final = 16 * _UNITS["M"]
+"""Bytes that a process of Python takes, about, before it does anything: a smaller limit would end each of them, for ever."""
+
 _ENDLESS: Final = float("inf")
 
 SHUTDOWN: Final = "shutdown"
@@ -103,6 +106,17 @@ def parse_size(text: str) -> int:
     if found is None or not int(found[1]):
         raise ValueError(f"{text!r} must be a number of bytes above 0, such as 512M or 2G")
     return int(found[1]) * _UNITS[found[2].upper()]
+
+
+def parse_memory(text: str) -> int:
+    """Return a number of bytes that a process may have, as `parse_size`."""
+    size = parse_size(text)
+    if size < LEAST_MEMORY:
+        least = f"{LEAST_MEMORY // _UNITS['M']}M"
+        raise ValueError(
+            f"{text!r} must be {least} or more: a process that only runs Python has about that, and each would be replaced at once"
+        )
+    return size
 
 
 def parse_mode(text: str) -> str:

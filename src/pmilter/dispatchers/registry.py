@@ -57,11 +57,28 @@ def choose_dispatcher(milter: Milter) -> Dispatcher:
     Raises:
         ConfigError: The environment names one that there is not, or it cannot run this filter's coroutine callbacks.
     """
-    stages = milter.coroutine_stages()
-    name = os.environ.get(ENVIRONMENT) or ("asyncio" if stages else _DEFAULT)
+    name = os.environ.get(ENVIRONMENT) or ("asyncio" if milter.coroutine_stages() else _DEFAULT)
     dispatcher = milter.dispatcher or dispatcher_named(name)
+    check_coroutines(
+        milter, dispatcher, "its dispatcher" if milter.dispatcher else f"the dispatcher {name}"
+    )
+    return dispatcher
+
+
+def check_coroutines(milter: Milter, dispatcher: Dispatcher, name: str) -> None:
+    """Check that a dispatcher can run a filter's coroutine callbacks, if it has any.
+
+    Args:
+        milter: The filter.
+        dispatcher: The dispatcher.
+        name: What to call it.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    stages = milter.coroutine_stages()
     if stages and not getattr(dispatcher, "runs_coroutines", False):
         raise ConfigError(
-            f"the {', '.join(stages)} callback is a coroutine function, which this dispatcher cannot run"
+            f"the {', '.join(stages)} callback is a coroutine function, which {name} cannot run: use the dispatcher asyncio "
+            f"(pmilter run --dispatcher asyncio, or {ENVIRONMENT}=asyncio)"
         )
-    return dispatcher

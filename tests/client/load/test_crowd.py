@@ -85,7 +85,9 @@ def test_connection_that_is_refused_is_unreachable(filter_: Filter) -> None:
     filter_.listener.close()
     filter_.crowd.open(1, 1)
     assert len(filter_.crowd) == 0
-    assert filter_.figures.reasons == {"unreachable": f"{filter_.address}: Connection refused"}
+    assert filter_.figures.reasons == {
+        "unreachable": f"{filter_.address}: Connection refused (is the filter running?)"
+    }
 
 
 def test_full_backlog_is_knocked_at_until_there_is_room(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def measured(times: int) -> Figures:
         figures.note_failure("timeout", f"failure in {times}")
         figures.message.record(2000)
         figures.changes[ord("h")] += 1
+        figures.waiting["negotiate"] += 1
     return figures
 
 

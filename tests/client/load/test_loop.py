@@ -240,13 +240,19 @@ def test_endless_progress_does_not_hold_up_the_end(tmp_path: Path) -> None:
 def test_nobody_there_is_unreachable_and_ends_it(tmp_path: Path) -> None:
     figures = Load(plan(f"unix:{tmp_path}/nobody", total=None, seconds=60)).run()
     assert figures.failures == {"unreachable": 10}
-    assert figures.reasons["unreachable"] == f"unix:{tmp_path}/nobody: No such file or directory"
+    assert (
+        figures.reasons["unreachable"]
+        == f"unix:{tmp_path}/nobody: No such file or directory (is the filter running?)"
+    )
 
 
 def test_refused_connection_over_tcp_is_unreachable() -> None:
     figures = Load(plan("inet:1@127.0.0.1", total=None, seconds=60)).run()
     assert figures.failures == {"unreachable": 10}
-    assert figures.reasons["unreachable"] == "inet:1@127.0.0.1: Connection refused"
+    assert (
+        figures.reasons["unreachable"]
+        == "inet:1@127.0.0.1: Connection refused (is the filter running?)"
+    )
 
 
 def test_load_gives_up_on_a_filter_that_only_fails(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
-from errno import EINPROGRESS
+from errno import ECONNREFUSED, EINPROGRESS, ENOENT
 from typing import TYPE_CHECKING, Final
 
 from pmilter.client.load.connection import Connection, Scripts
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 10
 """Failures in a row, with no message between them, after which a load gives up; more where there are more connections."""
+
+_NOBODY: Final = frozenset({ECONNREFUSED, ENOENT})
+"""What connecting says where nobody listens."""
 
 _KINDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (LimitExceeded, "limit"),
@@ -115,14 +118,15 @@ class Crowd:
             else:
                 self.knocking.append(connection)
         except OSError as error:
-            self._fail_to_connect(connection, str(error.strerror))
+            self._fail_to_connect(connection, error.errno or 0)
         else:
             self.poller.watch(connection.fd, room=False)
             self.send(connection, self._opening)
 
-    def _fail_to_connect(self, connection: Connection, reason: str) -> None:
+    def _fail_to_connect(self, connection: Connection, number: int) -> None:
         self.close(connection)
-        self._note_failure("unreachable", f"{self._plan.address}: {reason}")
+        question = " (is the filter running?)" if number in _NOBODY else ""
+        self._note_failure("unreachable", f"{self._plan.address}: {os.strerror(number)}{question}")
 
     def go_on(self, connection: Connection) -> None:
         """Go on with one that had to wait to be made, or to send."""
@@ -130,7 +134,7 @@ class Crowd:
             connection.connecting = False
             number = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
-                self._fail_to_connect(connection, os.strerror(number))
+                self._fail_to_connect(connection, number)
                 return
             rest: bytes | memoryview = self._opening
         else:
@@ -176,6 +180,13 @@ class Crowd:
             if connection.heard < since and not connection.resting:
                 text = f"no answer at {connection.stage} within {seconds:g} s"
                 self.fail(connection, MilterTimeout(text, seconds=seconds))
+
+    def break_off_greetings(self) -> None:
+        """Close those that have not got as far as a message, and count where they wait."""
+        for connection in self:
+            if connection.begun is None and not connection.resting:
+                self._figures.waiting[connection.stage] += 1
+                self.close(connection)
 
     def fail(self, connection: Connection, error: Exception) -> None:
         """End one that something is wrong with."""

@@ -56,6 +56,7 @@ class Figures:
         changes: Code of a change -> how many.
         failures: One of `FAILURES` -> connections that ended so.
         reasons: One of `FAILURES` -> what the first one said.
+        waiting: Stage -> connections that had not got as far as a message when time was over, and waited for an answer there.
     """
 
     agreed: tuple[int, int, int] | None = None
@@ -75,6 +76,7 @@ class Figures:
     changes: Counter[int] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, str] = field(default_factory=dict)
+    waiting: Counter[str] = field(default_factory=Counter)
 
     def clear(self) -> None:
         """Begin anew, but for what was agreed and what went wrong; the histograms stay the same objects."""
@@ -82,7 +84,7 @@ class Figures:
             histogram.clear()
         for name in _NUMBERS:
             setattr(self, name, 0)
-        for counter in (self.answers, self.outcomes, self.changes):
+        for counter in (self.answers, self.outcomes, self.changes, self.waiting):
             counter.clear()
 
     # --- what is counted
@@ -143,6 +145,7 @@ class Figures:
         self.outcomes += other.outcomes
         self.changes += other.changes
         self.failures += other.failures
+        self.waiting += other.waiting
         self.reasons = {**other.reasons, **self.reasons}
 
     def pack(self) -> dict[str, Any]:
@@ -157,6 +160,7 @@ class Figures:
             "changes": list(self.changes.items()),
             "failures": dict(self.failures),
             "reasons": self.reasons,
+            "waiting": dict(self.waiting),
         }
 
     @classmethod
@@ -172,6 +176,7 @@ class Figures:
             changes=Counter(dict(packed["changes"])),
             failures=Counter(packed["failures"]),
             reasons=packed["reasons"],
+            waiting=Counter(packed["waiting"]),
         )
 
 

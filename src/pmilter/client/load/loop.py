@@ -153,12 +153,11 @@ class Load:
         self._schedule.end()
         self._latest = max(self._latest, self._end)
         self._last_moment = now + round(self._plan.timeout * _SECOND)
-        for connection in self._crowd:
-            if connection.begun is None and not connection.resting:
-                self._crowd.close(connection)
+        self._crowd.break_off_greetings()
 
     def _finish(self, now: int) -> None:
         """Close all, and take the last figures."""
+        self._crowd.break_off_greetings()
         self._crowd.close_all()
         if self._since == _NEVER:
             return
