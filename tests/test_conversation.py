@@ -18,6 +18,9 @@ from pmilter import (
     Status,
     Step,
 )
+from pmilter.conversation import Conversation
+from pmilter.effects import Late, Receive
+from pmilter.outcomes import CallTimedOut
 from pmilter.program import Program
 from pmilter.service import Service
 from tests.support.notation import frame, parse
@@ -415,7 +418,38 @@ def test_setreply_at_the_last_chunk_is_dropped_before_eom() -> None:
     playbook.play(CLIENT + ENVELOPE + ">> E two\n<< r")
 
 
+@pytest.mark.parametrize(("fallback", "answer"), [(Status.CONTINUE, b"c"), (Status.TEMPFAIL, b"t")])
+def test_eom_is_not_called_beside_a_body_callback_that_is_late_with_the_last_chunk(
+    fallback: Status, answer: bytes
+) -> None:
+    milter = filter_of(
+        {"body": returns(None), "eom": returns(Status.ACCEPT)}, keep=(), fallback=fallback
+    )
+    talk: Any = Conversation(Program(milter.plan())).run()
+    next(talk)
+    talk.send(parse("O 6 1ff 77f"))
+    call = talk.send(parse("E last chunk"))
+    assert call.stage == "body"
+    effect = talk.throw(CallTimedOut("body", 1.0, Late()))
+    assert isinstance(effect, Receive)
+    assert effect.answer == frame(answer.decode())
+
+
 # --- exceptions
+
+
+def test_log_that_raises_keeps_no_answer_from_the_mta() -> None:
+    def refuse(_: logging.LogRecord) -> bool:
+        raise KeyError("in a filter of the log's")
+
+    playbook = Playbook(filter_of({"helo": raises(ValueError()), "close": raises(ValueError())}))
+    playbook.play(PLAIN + ">> C x␀U\n<< c")
+    logger = logging.getLogger("pmilter")
+    logger.addFilter(refuse)
+    try:
+        playbook.play(">> H x␀\n<< t\n>> Q\n<< EOF")
+    finally:
+        logger.removeFilter(refuse)
 
 
 class OddError(BaseException):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +19,14 @@ from pmilter import (
 )
 from pmilter.protocol.rules import STAGES
 from tests.support.playbook import filter_of, returns
+from tests.support.processes import DEADLINE
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import FrameType
+
+    from pmilter.dispatchers.accepting import Listener
+    from pmilter.dispatchers.handling import Handler
 
 
 def callbacks(milter: Milter) -> dict[str, Any]:
@@ -330,6 +337,39 @@ def test_address_before_setconn_is_none() -> None:
 
 def test_stop_without_main_does_nothing() -> None:
     Milter().stop()
+
+
+@pytest.mark.source_only("it stops within a function, which only the source's can be")
+def test_stop_that_comes_while_main_begins_is_not_lost() -> None:
+    """The thread that stops has just seen that nothing is served when the other one begins to serve."""
+
+    def dispatcher(_milter: Milter, listener: Listener, _handler: Handler) -> None:
+        serves.set()
+        listener.accept()
+
+    def pause(frame: FrameType, event: str, _argument: object) -> Any:
+        if frame.f_code is not Milter.stop.__code__:
+            return None
+        if event == "line" and frame.f_locals.get("serving", self) is None:
+            main.start()
+            assert serves.wait(DEADLINE)
+        return pause
+
+    def stop() -> None:
+        sys.settrace(pause)
+        milter.stop()
+
+    self = object()
+    serves = threading.Event()
+    milter = filter_of({"helo": returns(None)})
+    milter.set_dispatcher(dispatcher)
+    milter.setconn("inet:0@127.0.0.1")
+    main = threading.Thread(target=milter.main, daemon=True)
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    stopper.join()
+    main.join(1)
+    assert not main.is_alive()
 
 
 def test_numbers_of_main_before_main() -> None:

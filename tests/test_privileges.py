@@ -140,6 +140,8 @@ def test_another_user_than_oneself_is_refused_without_root() -> None:
     [
         (lambda: drop_privileges("no-such-user"), "user 'no-such-user'"),
         (lambda: drop_privileges("nobody", "no-such-group"), "group 'no-such-group'"),
+        (lambda: drop_privileges("\N{SUPERSCRIPT TWO}"), "user '\N{SUPERSCRIPT TWO}'"),
+        (lambda: drop_privileges("nobody", "\N{SUPERSCRIPT TWO}"), "group '\N{SUPERSCRIPT TWO}'"),
         (lambda: drop_privileges(4_000_000), "user 4000000"),
     ],
 )

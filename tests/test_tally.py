@@ -58,6 +58,24 @@ def test_recipient_over_the_limit_is_refused_alone() -> None:
     )
 
 
+def test_recipients_and_their_parameters_have_512_bytes_each_on_the_average() -> None:
+    parameter = "X" * 700
+    Playbook(limited(recipients=2)).play(
+        rf"""{CLIENT}
+        >> M <a@example.com>␀
+        << c
+        >> R <b@example.org>␀{parameter}␀
+        << c
+        >> R <c@example.org>␀{parameter}␀
+        << t
+        >> A
+        >> M <a@example.com>␀
+        << c
+        >> R <b@example.org>␀{parameter}␀
+        << c"""
+    )
+
+
 def test_recipients_over_the_limit_are_not_shown() -> None:
     playbook = Playbook(limited(recipients=1))
     playbook.play(rf"{CLIENT}{ENVELOPE}" + ">> R <c@example.org>␀\n<< t")

@@ -17,6 +17,8 @@ from tests.support.processes import DEADLINE
 from tests.support.wire import Wire, connect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pmilter.dispatchers.accepting import Listener
     from pmilter.dispatchers.handling import Handler
 
@@ -115,6 +117,36 @@ def test_connection_that_fails_while_it_is_accepted_does_not_end_the_service(
                 milter.stop()
                 thread.join(DEADLINE)
         assert not thread.is_alive()
+
+
+class Closing(socket.socket):
+    """A listening socket that another thread closes just when somebody wants to wait for it."""
+
+    stop: Callable[[], object] | None = None
+
+    def fileno(self) -> int:
+        if self.stop is not None:
+            self.close()
+            self.stop()
+        return super().fileno()
+
+
+def test_socket_that_a_stop_closes_before_it_is_waited_for_means_stopped() -> None:
+    def dispatcher(m: Milter, listener: Listener, _handler: Handler) -> None:
+        sock.stop = m.stop
+        with pytest.raises(Stopped):
+            listener.accept()
+        raised.append("Stopped")
+
+    raised: list[str] = []
+    with Closing(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        milter = filter_of({"helo": returns(None)})
+        milter.set_socket(sock)
+        milter.set_dispatcher(dispatcher)
+        milter.main()
+    assert raised == ["Stopped"]
 
 
 def test_accept_raises_once_the_service_stops_though_a_connection_waits() -> None:

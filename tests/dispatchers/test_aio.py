@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import threading
 from typing import Any
 
 import pytest
 
-from pmilter import Context, Milter, Reply, asyncio_dispatcher
+from pmilter import Context, Limits, Milter, Reply, asyncio_dispatcher
 from pmilter.errors import ConfigError
 from pmilter.testing.rig.serve import serve
+from tests.support.processes import DEADLINE
+from tests.support.waiting import until
 from tests.support.wire import Wire
 
 SESSION = ">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< c"
@@ -63,6 +66,66 @@ def test_a_coroutine_that_waits_does_not_hold_up_other_connections() -> None:
             slow.play(SESSION + "\n>> M <slow@x>␀")
             quick.play(SESSION + "\n>> M <quick@x>␀\n<< c\n>> A\n>> H go␀\n<< c")
             slow.play("<< c")
+
+
+HANGING = """
+import threading
+from pmilter import Limits, Milter, asyncio_dispatcher
+milter = Milter("hangs", limits=Limits(command_time=0.1, grace=0.1))
+@milter.on("helo")
+def helo(ctx, name):
+    threading.Event().wait()
+milter.set_dispatcher(asyncio_dispatcher())
+milter.setconn("inet:0@127.0.0.1")
+print(milter.address, flush=True)
+milter.main()
+print("main has returned", flush=True)
+"""
+
+
+def test_callback_that_hangs_in_its_thread_does_not_keep_the_process_from_ending() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING], stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        try:
+            with Wire(run.stdout.readline().strip()) as wire:
+                wire.play(SESSION.removesuffix("<< c") + "<< t")
+            run.terminate()
+            assert run.stdout.readline() == "main has returned\n"
+            assert run.wait(DEADLINE / 2) == 0
+        finally:
+            run.kill()
+
+
+@pytest.mark.parametrize("kind", ["function", "coroutine"])
+def test_what_a_close_that_waited_for_a_late_callback_raises_is_logged(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    go = threading.Event()
+
+    def helo(_ctx: Context, _name: str) -> None:
+        go.wait(DEADLINE)
+
+    def close(_ctx: Context) -> None:
+        raise ValueError("of the close callback")
+
+    async def close_later(ctx: Context) -> None:
+        await asyncio.sleep(0)
+        close(ctx)
+
+    def told() -> bool:
+        return any(record.exc_text or record.exc_info for record in caplog.records)
+
+    milter = filter_with(helo=helo, close=close if kind == "function" else close_later)
+    milter.set_limits(Limits(command_time=0.1))
+    with serve(milter, dispatcher=asyncio_dispatcher()) as address:
+        with Wire(str(address)) as wire:
+            wire.play(SESSION.removesuffix("<< c") + "<< t\n>> Q\n<< EOF")
+        go.set()
+        until(told)
+    assert "the close callback failed" in caplog.messages
+    assert "of the close callback" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pmilter import Action, Context, Limits, Milter, Reply, asyncio_dispatcher
+from pmilter import Action, Context, Limits, Milter, Reply, Status, asyncio_dispatcher
 from pmilter.testing.rig.serve import serve
 from tests.support.notation import frame
 from tests.support.processes import DEADLINE
@@ -291,3 +292,65 @@ def test_late_callback_in_the_pool_does_not_disturb_a_coroutine_of_another_conne
         over.set()
         other.play(SESSION.replace("H x", "H go"))
         waiting.play("<< c")
+
+
+def test_callback_that_still_waits_for_a_thread_at_its_deadline_is_never_called() -> None:
+    go = threading.Event()
+    seen: list[str] = []
+
+    def helo(_ctx: Context, name: str) -> None:
+        seen.append(name)
+        if name == "first":
+            go.wait(DEADLINE)
+
+    milter = filter_with(Limits(command_time=0.1), helo=helo)
+    with (
+        serve(milter, dispatcher=asyncio_dispatcher(threads=1)) as address,
+        Wire(str(address)) as one,
+        Wire(str(address)) as two,
+    ):
+        for wire, name in ((one, "first"), (two, "second")):
+            wire.play(SESSION.replace("H x", f"H {name}").removesuffix("<< c") + "<< t")
+        go.set()
+        answer = "t"
+        while answer == "t":  # the first one's return and our command race
+            two.play(">> H third␀")
+            answer = two.answer()
+        assert answer == "c"
+    assert "second" not in seen
+    assert seen[-1] == "third"
+
+
+def test_progress_that_another_thread_sends_comes_before_the_verdict() -> None:
+    async def eom(ctx: Context) -> Status:
+        thread = threading.Thread(target=ctx.progress)
+        thread.start()
+        thread.join()
+        return Status.ACCEPT
+
+    with serve(filter_with(eom=eom), dispatcher=asyncio_dispatcher()) as address:
+        with Wire(str(address)) as wire:
+            wire.play(SESSION + OPENED + "\n>> E\n<< p\n<< a\n>> Q\n<< EOF")
+
+
+def test_log_that_raises_harms_its_connection_only(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(record: logging.LogRecord) -> bool:
+        if "closing in state" in record.getMessage():
+            raise KeyError("in a filter of the log's")
+        return True
+
+    logger = logging.getLogger("pmilter")
+    logger.addFilter(refuse)
+    milter = filter_with(helo=lambda *_: None)
+    try:
+        with (
+            serve(milter, dispatcher=asyncio_dispatcher()) as address,
+            Wire(str(address)) as good,
+            Wire(str(address)) as bad,
+        ):
+            good.play(SESSION)
+            bad.play(">> nonsense\n<< EOF")
+            good.play(">> H x␀\n<< c")
+    finally:
+        logger.removeFilter(refuse)
+    assert "a connection failed" in caplog.messages

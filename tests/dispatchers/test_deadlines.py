@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pmilter import Action, Context, Limits, LocalProtocolError, Milter, Status
+from pmilter.dispatchers.deadlines import Slot
 from pmilter.dispatchers.registry import dispatcher_named
+from pmilter.effects import Call
 from pmilter.testing.rig.serve import serve
 from tests.support.processes import DEADLINE
 from tests.support.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pmilter.outcomes import CallTimedOut
 
 ENVELOPE = ">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< c\n>> M <a@x>␀\n<< c"
 QUICK = Limits(command_time=0.2, eom_time=0.5, progress_time=0.1, grace=1)
@@ -161,6 +166,36 @@ def test_progress_is_sent_by_itself_while_eom_runs_and_late_changes_are_not(
             answers.append(wire.answer())
         assert answers[-1] == "t"
         hang.go.set()
+
+
+def test_where_no_thread_can_be_started_for_a_late_call_it_is_taken_over_at_a_later_look(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    refusals = 2
+    taken: list[CallTimedOut] = []
+
+    def take_over(error: CallTimedOut) -> None:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise RuntimeError("can't start new thread")
+        taken.append(error)
+
+    slot = Slot(take_over, 1.0)
+    ticket = slot.enter()
+    call = Call()
+    call.stage, call.timeout = "helo", 5.0
+    slot.begin(call, ticket)
+    for _ in range(2):
+        slot.look(time.monotonic() + 6)
+        assert taken == []
+    (message,) = caplog.messages
+    assert "can't start new thread" in message
+    assert slot.end(ticket) is not None  # though it returns now, its time was up
+    for _ in range(2):
+        slot.look(time.monotonic() + 6)
+        (error,) = taken
+        assert error.stage == "helo"
 
 
 @THREADED

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import threading
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pmilter import Limits
 from pmilter.conversation import Conversation
-from pmilter.dispatchers.driver import QUICKACK, Driver, peer_name, prepare
+from pmilter.dispatchers.deadlines import Watch
+from pmilter.dispatchers.driver import QUICKACK, Driver, peer_name, prepare, writer
+from pmilter.logs import ConversationFilter
 from pmilter.program import Program
 from tests.support.notation import frame, parse
 from tests.support.playbook import filter_of, raises, returns
@@ -24,13 +28,17 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def driven(
-    milter: Milter, *, until: float | None = None, send_timeout: float = 60.0
+    milter: Milter,
+    *,
+    until: float | None = None,
+    send_timeout: float = 60.0,
+    watch: Watch | None = None,
 ) -> Iterator[socket.socket]:
     """Drive a conversation on one end of a socket pair on another thread; give the test the other end."""
     ours, theirs = socket.socketpair()
     prepare(theirs, send_timeout)
     talk = Conversation(Program(milter.plan()), "the test", write=theirs.sendall).run()
-    driver = Driver(talk, theirs, until=until)
+    driver = Driver(talk, theirs, until=until, watch=watch)
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -139,6 +147,83 @@ def test_peer_that_takes_no_answer_is_given_up(caplog: pytest.LogCaptureFixture)
             if thread is not threading.current_thread():
                 thread.join(DEADLINE)
     assert len(caplog.messages) == 1
+
+
+def test_lines_of_callbacks_after_a_late_one_bear_the_ids_too() -> None:
+    seen: dict[str, str | None] = {}
+    go, returned = threading.Event(), threading.Event()
+
+    def log(name: str) -> None:
+        record = logging.makeLogRecord({})
+        ConversationFilter().filter(record)
+        seen[name] = vars(record)["connection_id"]
+
+    def helo(*_: object) -> None:
+        log("helo")
+        go.wait(DEADLINE)
+        returned.set()
+
+    milter = filter_of(
+        {"helo": helo, "unknown": lambda *_: log("unknown")},
+        limits=Limits(command_time=0.1),
+        keep=(),
+    )
+    watch = Watch(milter.plan().limits)
+    with driven(milter, watch=watch) as sock:
+        sock.sendall(parse("O 6 1ff 77f") + parse("H x␀"))
+        read(sock, parse("O 6 0 27d") + parse("t"))
+        go.set()
+        assert returned.wait(DEADLINE)
+        answer = b"t"
+        while answer == b"t":  # its return and our command race
+            sock.sendall(parse("U ␀"))
+            answer = sock.recv(100)[4:]
+        assert answer == b"c"
+    watch.close()
+    assert list(seen) == ["helo", "unknown"]
+    assert seen["unknown"] == seen["helo"] is not None
+
+
+# --- signs of life
+
+
+@pytest.fixture
+def prepared() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Return both ends of a connection: the MTA's, and ours as the driver uses it."""
+    mta, ours = socket.socketpair()
+    with mta, ours:
+        prepare(ours, DEADLINE)
+        mta.settimeout(DEADLINE)
+        yield mta, ours
+
+
+def test_sign_of_life_that_the_peer_does_not_take_is_dropped_without_a_wait(
+    prepared: tuple[socket.socket, socket.socket],
+) -> None:
+    mta, ours = prepared
+    write = writer(ours)
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sent += ours.send(b"x" * 1000, socket.MSG_DONTWAIT)
+    began = time.monotonic()
+    write(parse("p"))
+    assert time.monotonic() < began + DEADLINE / 2
+    read(mta, b"x" * sent)
+    write(parse("p"))
+    read(mta, parse("p"))
+
+
+def test_sign_of_life_that_has_been_begun_is_ended(
+    prepared: tuple[socket.socket, socket.socket],
+) -> None:
+    mta, ours = prepared
+    data = bytes(range(256)) * 8192
+    thread = threading.Thread(target=writer(ours), args=(data,))
+    thread.start()
+    read(mta, data)
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
 
 
 def test_quick_acknowledgement_is_asked_for_where_the_system_has_it() -> None:

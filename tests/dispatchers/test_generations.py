@@ -104,7 +104,7 @@ def running(
         exec(compile(program.read_text(), program, "exec"), space)
         milter = space["milter"]
         assert isinstance(milter, Milter)
-        milter.set_dispatcher(chosen(dispatcher))
+        milter.set_dispatcher(space.get("dispatcher") or chosen(dispatcher))
         return milter
 
     def work() -> None:
@@ -235,6 +235,51 @@ def test_program_that_cannot_serve_leaves_the_old_one_serving_and_says_why(
         run.write("REJECT")
         run.reload()
         until(lambda: answer(run) == "r")
+
+
+@pytest.mark.parametrize(
+    "dispatcher",
+    [
+        "prefork_dispatcher(max_children=1, child_init=lambda _: 1 / 0)",
+        "lambda _milter, _listener, _handler: 1 / 0",
+    ],
+    ids=["prefork", "own"],
+)
+def test_program_whose_dispatcher_fails_leaves_the_old_one_serving(
+    dispatcher: str, tmp_path: Path
+) -> None:
+    with running(tmp_path, load_time=1.0) as run:
+        run.write_text(
+            PROGRAM.format(verdict="REJECT", helo="pass")
+            + f"from pmilter import prefork_dispatcher\ndispatcher = {dispatcher}\n"
+        )
+        run.reload()
+        assert any("not loaded anew" in line for line in run.log())
+        play(run, "a")
+
+
+FLUSHING = """
+import logging, threading
+class Slow(logging.Handler):
+    def emit(self, record): pass
+    def flush(self):
+        threading.Event().wait(0.2)
+        open({path!r}, "w").close()
+slow = Slow()
+logging.getLogger().addHandler(slow)
+"""
+
+
+def test_generation_that_ends_has_the_time_to_write_its_log(tmp_path: Path) -> None:
+    flushed = tmp_path / "flushed"
+    with running(tmp_path) as run:
+        run.write_text(
+            PROGRAM.format(verdict="REJECT", helo="pass") + FLUSHING.format(path=str(flushed))
+        )
+        run.reload()
+        run.stop()
+    assert flushed.exists()
+    assert not any("SIGKILL" in line for line in run.log())
 
 
 def test_program_that_takes_too_long_to_load_is_given_up(tmp_path: Path) -> None:

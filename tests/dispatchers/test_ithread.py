@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,16 @@ from pmilter import Context, Limits, Milter, ithread_dispatcher
 from tests.support.playbook import filter_of, returns
 from tests.support.processes import DEADLINE
 from tests.support.service import serving
+from tests.support.waiting import until
 from tests.support.wire import Trace, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from pmilter.dispatchers.accepting import Listener
+    from pmilter.dispatchers.handling import Handler
+    from pmilter.dispatchers.serving import Serving
 
 SESSION = ">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< c\n"
 QUIT = ">> Q\n<< EOF"
@@ -148,6 +154,49 @@ def test_where_no_thread_can_be_started_the_connection_is_closed_and_the_service
             assert wire.answers() == []
         service.play(SESSION + QUIT)
     assert [line for line in service.log() if "cannot start a thread" in line]
+
+
+def test_full_service_heeds_signals_all_the_same(tmp_path: Path) -> None:
+    milter = filter_of({"helo": returns(None)})
+    dispatcher = ithread_dispatcher(overflow="wait")
+    with (
+        serving(milter, tmp_path, dispatcher, max_children=1) as service,
+        service.connect() as wire,
+    ):
+        wire.play(SESSION)
+        service.signal(signal.SIGUSR1)
+        assert service.await_log("status") == [
+            "WARNING status: 1 connections, 0 children, 1 requests, 0 probes, 0 denied"
+        ]
+
+
+def test_full_service_that_is_to_drain_stops_to_listen_at_once() -> None:
+    services: list[Serving] = []
+
+    def dispatcher(m: Milter, listener: Listener, handler: Handler) -> None:
+        services.append(handler.serving)
+        ithread_dispatcher(overflow="wait")(m, listener, handler)
+
+    def refuses() -> bool:
+        try:
+            Wire(address).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    milter = filter_of({"helo": returns(None)})
+    milter.set_dispatcher(dispatcher)
+    milter.setconn("inet:0@127.0.0.1")
+    address = str(milter.address)
+    thread = threading.Thread(target=milter.main, args=(1,))
+    thread.start()
+    with Wire(address) as wire:
+        wire.play(SESSION)
+        services[0].drain_here()
+        until(refuses)
+        wire.play(QUIT)
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
 
 
 def test_idle_connection_costs_little(trace: Trace, tmp_path: Path) -> None:

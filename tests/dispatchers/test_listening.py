@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import grp
 import os
 import socket
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pmilter import ConfigError, LocalProtocolError, Milter
-from pmilter.dispatchers.listening import ListeningSocket, adopt, listen_on
+from pmilter.dispatchers.listening import ListeningSocket, adopt, listen_on, locked
 from tests.support.processes import DEADLINE, fork, in_child, wait
 from tests.support.wire import connect
 
@@ -184,9 +185,10 @@ def test_group_is_set(path: str, group: Any) -> None:
         assert mode(path) == 0o660
 
 
-def test_unknown_group_is_refused_before_anything_is_made(path: str) -> None:
-    with pytest.raises(ConfigError, match="no group 'no-such-group'"):
-        listen_on(path, None, "no-such-group", 5)
+@pytest.mark.parametrize("group", ["no-such-group", "\N{SUPERSCRIPT TWO}"])
+def test_unknown_group_is_refused_before_anything_is_made(group: str, path: str) -> None:
+    with pytest.raises(ConfigError, match=f"no group '{group}'"):
+        listen_on(path, None, group, 5)
     assert not Path(path).exists()
 
 
@@ -264,6 +266,31 @@ def test_stale_socket_is_replaced(path: str) -> None:
     make_stale(path)
     with listening(path):
         connect(path).close()
+
+
+def test_lock_of_another_program_on_the_directory_is_waited_for_a_second_and_named(
+    tmp_path: Path,
+) -> None:
+    """Whoever can read a directory can lock it."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        with pytest.raises(OSError, match="lslocks") as caught:
+            listen_on(f"unix:{tmp_path}/socket", None, None, 5)
+        assert str(tmp_path) in str(caught.value)
+    finally:
+        os.close(fd)
+    assert not (tmp_path / "socket").exists()
+    listen_on(f"unix:{tmp_path}/socket", None, None, 5).close()
+
+
+def test_lock_that_is_released_in_time_is_no_error(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    release = threading.Timer(0.1, os.close, (fd,))
+    release.start()
+    with locked(tmp_path):
+        release.join()
 
 
 def test_live_socket_is_never_stolen(path: str) -> None:
@@ -468,7 +495,13 @@ def test_socket_handed_in_is_found_by_its_name(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("names", "count", "pid"),
-    [("first:second", "2", None), ("third", "0", None), ("third", "x", None), ("third", "1", 1)],
+    [
+        ("first:second", "2", None),
+        ("third", "0", None),
+        ("third", "x", None),
+        ("third", "\N{SUPERSCRIPT TWO}", None),
+        ("third", "1", 1),
+    ],
 )
 def test_name_that_was_not_handed_in_is_a_config_error(
     names: str, count: str, pid: int | None

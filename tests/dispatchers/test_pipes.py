@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pmilter.dispatchers.pipes import Pipe, await_readable, line
+from pmilter.dispatchers.pipes import Pipe, await_readable, await_writable, line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,29 @@ def pipe() -> Iterator[Pipe]:
 
 def readable(fd: int) -> bool:
     return bool(await_readable((fd,), 0))
+
+
+def test_wait_for_a_socket_that_is_full_ends_when_the_other_end_reads() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        await_writable(theirs.fileno())  # at once
+        theirs.setblocking(False)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += theirs.send(b"x" * 65536)
+        waited = threading.Event()
+
+        def wait() -> None:
+            await_writable(theirs.fileno())
+            waited.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert not waited.wait(0.05)
+        ours.recv(sent, socket.MSG_WAITALL)
+        assert waited.wait(5)
+        thread.join()
 
 
 # --- pipes

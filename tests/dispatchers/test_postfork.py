@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -10,6 +11,7 @@ import pytest
 
 from pmilter import ConfigError, Context, Limits
 from pmilter.dispatchers import postfork_dispatcher
+from pmilter.dispatchers.overflow import REFUSALS
 from tests.support.playbook import filter_of, returns
 from tests.support.service import serving
 from tests.support.waiting import children_of, until
@@ -106,6 +108,47 @@ def test_several_processes_of_one_terminal_group_stop_together(
         wire.play(">> E\n<< c")
         wire.until_goodbye("M <a@x>␀", undo="A")
         assert service.wait() == 0
+
+
+def test_children_that_are_ending_count_so_that_no_connection_is_closed_for_want_of_room(
+    trace: Trace, tmp_path: Path
+) -> None:
+    waits, gate = os.pipe()
+
+    class Slow(logging.Handler):
+        """A log that takes its time at the end of a child."""
+
+        main = 0
+
+        def emit(self, record: logging.LogRecord) -> None: ...
+
+        def flush(self) -> None:
+            if os.getpid() != self.main:
+                trace.say("ending")
+                os.read(waits, 1)
+
+    def before() -> None:
+        os.close(gate)  # so that its end in the test is the last
+        Slow.main = os.getpid()
+        logging.getLogger().addHandler(Slow())
+
+    milter = filter_of({"helo": returns(None)})
+    dispatcher = postfork_dispatcher(overflow="wait")
+    with serving(milter, tmp_path, dispatcher, max_children=1, before=before) as service:
+        try:
+            for _ in range(1 + REFUSALS):
+                service.play(SESSION + QUIT)
+                assert trace.next() == "ending"
+            with service.connect() as wire:
+                wire.play(">> O 6 1ff 77f")
+                assert wire.is_silent(0.1)
+                os.close(gate)
+                gate = -1
+                wire.play("<< O *\n" + QUIT)
+        finally:
+            os.close(waits)
+            if gate >= 0:
+                os.close(gate)
 
 
 # --- what the parent sees to

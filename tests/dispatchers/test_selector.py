@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
@@ -7,7 +8,10 @@ import pytest
 
 from pmilter import Action, Context, Limits, Milter, selector_dispatcher
 from pmilter.errors import ConfigError
+from pmilter.logs import ConversationFilter
 from pmilter.testing.rig.serve import serve
+from tests.support.notation import frame
+from tests.support.processes import DEADLINE
 from tests.support.wire import Wire
 
 SESSION = ">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< c"
@@ -72,3 +76,60 @@ def test_coroutine_callbacks_are_refused_at_main() -> None:
     with pytest.raises(ConfigError, match="eom"):
         milter.main()
     assert milter.address is None
+
+
+def test_log_that_raises_harms_its_connection_only(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(record: logging.LogRecord) -> bool:
+        if "closing in state" in record.getMessage():
+            raise KeyError("in a filter of the log's")
+        return True
+
+    logger = logging.getLogger("pmilter")
+    logger.addFilter(refuse)
+    milter = filter_with(helo=lambda *_: None)
+    try:
+        with (
+            serve(milter, dispatcher=selector_dispatcher()) as address,
+            Wire(str(address)) as good,
+            Wire(str(address)) as bad,
+        ):
+            good.play(SESSION)
+            bad.play(">> nonsense\n<< EOF")
+            good.play(">> H x␀\n<< c")
+    finally:
+        logger.removeFilter(refuse)
+    assert "a connection failed" in caplog.messages
+
+
+def test_lines_of_a_connection_that_has_waited_to_send_bear_its_ids() -> None:
+    """Others have run on the same thread meanwhile."""
+    seen: dict[str, str | None] = {}
+    answered = threading.Semaphore(0)
+
+    def note(name: str) -> None:
+        record = logging.makeLogRecord({})
+        ConversationFilter().filter(record)
+        seen[name] = vars(record)["connection_id"]
+
+    def eom(ctx: Context) -> None:
+        ctx.replacebody(b"x" * 8_000_000)
+        note(f"eom {ctx.sender}")
+        answered.release()
+
+    milter = filter_with(eom=eom, unknown=lambda ctx, command: note(command))
+    with (
+        serve(milter, dispatcher=selector_dispatcher()) as address,
+        Wire(str(address)) as one,
+        Wire(str(address)) as other,
+    ):
+        for wire, sender in ((one, "<one@x>"), (other, "<other@x>")):
+            wire.play(">> O 6 1ff 77f\n<< O *\n>> C x␀U\n<< c\n>> H x␀\n<< c")
+            wire.play(f">> M {sender}␀\n<< c\n>> R <b@x>␀\n<< c")
+        for wire in (one, other):
+            wire.send(frame("E") + frame("U", b"again\0"))
+            assert answered.acquire(timeout=DEADLINE)
+        assert set(seen) == {"eom <one@x>", "eom <other@x>"}
+        while one.answer() != "c":
+            pass
+        one.play("<< c")
+        assert seen["again"] == seen["eom <one@x>"] != seen["eom <other@x>"]

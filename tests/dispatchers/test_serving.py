@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pmilter import ConfigError, Context, Limits, LocalProtocolError, Milter
+from pmilter.dispatchers.pipes import line
 from pmilter.dispatchers.registry import dispatcher_named
+from pmilter.dispatchers.scoreboard import Scoreboard, State
+from pmilter.dispatchers.serving import Serving
 from tests.support.playbook import filter_of, raises, returns
 from tests.support.processes import DEADLINE, in_child
 from tests.support.service import CONCURRENT, DISPATCHERS, Service, serving
@@ -22,6 +25,9 @@ from tests.support.wire import Trace, Wire, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from pmilter.dispatchers.pipes import ParentEnd
+    from pmilter.dispatchers.scoreboard import Row
 
 
 every = pytest.mark.parametrize("dispatcher", DISPATCHERS)
@@ -412,3 +418,47 @@ def test_context_tells_callbacks_of_one_connection_from_those_of_another(
             service.play(SESSION + ">> Q\n<< EOF")
             ids |= {line for line in trace.until("close") if line.startswith("id ")}
         assert len(ids) == 3
+
+
+# --- as the child of another process
+
+
+@pytest.fixture
+def child() -> Iterator[tuple[Serving, Row, ParentEnd]]:
+    row = Scoreboard(1).take()
+    assert row is not None
+    above, below = line()
+    serving = Serving(1.0)
+    serving.begin_child(row, below)
+    yield serving, row, above
+    serving.close()
+    for end in (above, below, serving.parent.stop):
+        assert end is not None
+        end.close()
+
+
+def test_parent_is_told_once_that_a_child_serves(child: tuple[Serving, Row, ParentEnd]) -> None:
+    serving, row, _ = child
+    assert row.state == State.STARTING
+    serving.note_ready()
+    assert row.state == State.READY
+    serving.parent.report(State.RETIRING)
+    serving.note_ready()
+    assert row.state == State.RETIRING
+
+
+def test_child_that_is_to_end_before_it_serves_is_never_ready(
+    child: tuple[Serving, Row, ParentEnd],
+) -> None:
+    serving, row, _ = child
+    serving.drain_here()
+    serving.note_ready()
+    assert row.state == State.RETIRING
+
+
+def test_line_to_the_parent_outlives_the_service(child: tuple[Serving, Row, ParentEnd]) -> None:
+    """The parent takes a child whose line has ended for dead, while it may still write its log."""
+    serving, _, above = child
+    serving.close()
+    above.read()
+    assert not above.ended

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,34 @@ def test_signals_do_not_disturb_who_waits_for_a_connection(tmp_path: Path) -> No
             service.signal(signal.SIGUSR1)
             until(lambda: sum("status" in line for line in service.log()) == count, service.log)  # noqa: B023  # called at once
         service.play(SESSION + QUIT)
+
+
+def test_several_threads_may_do_what_signals_ask_for() -> None:
+    serving = Serving(1.0)
+    done: list[int] = []
+    failures: list[BaseException] = []
+    serving.errands.on_hup = lambda: done.append(1)
+
+    def ask() -> None:
+        try:
+            for _ in range(2000):
+                serving.errands.signalled(signal.SIGHUP)
+        except BaseException as error:
+            failures.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+        serving.close()
+    assert failures == []
+    assert len(done) == 8000
 
 
 # --- who gets them, and when
