@@ -13,6 +13,7 @@ from pmilter import ConfigError, Context, Limits
 from pmilter.dispatchers import postfork_dispatcher
 from pmilter.dispatchers.overflow import REFUSALS
 from tests.support.playbook import filter_of, returns
+from tests.support.processes import resident
 from tests.support.service import serving
 from tests.support.waiting import children_of, until
 from tests.support.wire import Trace
@@ -161,8 +162,9 @@ def test_child_that_eats_memory_begins_no_new_message(tmp_path: Path) -> None:
         eaten.append(b"x" * 200_000_000)
 
     milter = filter_of({"envrcpt": envrcpt, "eom": returns(None)})
+    limit = resident() + 100_000_000
     with (
-        serving(milter, tmp_path, postfork_dispatcher(max_memory=150_000_000)) as service,
+        serving(milter, tmp_path, postfork_dispatcher(max_memory=limit)) as service,
         service.connect() as wire,
     ):
         wire.play(SESSION + ">> M <a@x>␀\n<< c\n>> R <b@x>␀\n<< c")

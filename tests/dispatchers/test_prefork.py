@@ -21,7 +21,7 @@ from pmilter.dispatchers import (
     sequential_dispatcher,
 )
 from tests.support.playbook import filter_of, returns
-from tests.support.processes import in_child
+from tests.support.processes import in_child, resident
 from tests.support.service import serving
 from tests.support.waiting import children_of, until
 from tests.support.wire import Trace, Wire
@@ -411,7 +411,7 @@ def test_child_that_eats_memory_is_replaced(trace: Trace, tmp_path: Path) -> Non
             eaten.append(b"x" * 200_000_000)
 
     milter = filter_of({"helo": helo})
-    dispatcher = prefork_dispatcher(max_children=1, max_memory=150_000_000)
+    dispatcher = prefork_dispatcher(max_children=1, max_memory=resident() + 100_000_000)
     with serving(milter, tmp_path, dispatcher) as service, service.connect() as wire:
         wire.play(OPEN + HELO + ">> H eat␀\n<< c\n")
         hungry = int(trace.take(2)[0])
