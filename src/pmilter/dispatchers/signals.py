@@ -82,11 +82,12 @@ class Errands:
     def run(self) -> None:
         """Do what is left to do: log a status line, reload."""
         self._bell.drain()
-        with contextlib.suppress(
-            IndexError
-        ):  # all is done, perhaps by another thread that waits here too
-            while True:
-                self._do(self._numbers.popleft())
+        while True:
+            try:
+                number = self._numbers.popleft()
+            except IndexError:  # all is done, perhaps by another thread that waits here too
+                return
+            self._do(number)
 
     def _do(self, number: int) -> None:
         if number == signal.SIGHUP:
