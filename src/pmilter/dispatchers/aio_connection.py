@@ -157,7 +157,7 @@ class Connection:
         except OSError as error:
             self._lose(error)
             return
-        self._read_size = READ_SIZE if len(data) < self._read_size else LONG_READ_SIZE
+        self._read_size = READ_SIZE if len(data) < READ_SIZE else LONG_READ_SIZE
         if self._waiting:
             self._waiting = False
             self._go_on(self._work, self._work.send, data)

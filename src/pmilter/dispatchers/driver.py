@@ -28,8 +28,9 @@ logger: Final = logging.getLogger("pmilter")
 READ_SIZE: Final = 16_384
 """Bytes asked for in one read. A buffer of this size comes from memory at hand; larger ones cost page faults, each time."""
 
-LONG_READ_SIZE: Final = 262_144
-"""The same after a read that was filled: a large body is under way."""
+LONG_READ_SIZE: Final = 65_540
+"""The same after a read that brought as much: a large body is under way, and this is a full chunk of it with its frame. Buffers
+of 128 KiB and more are mapped and unmapped by the C library for each read, which costs more than they save."""
 
 QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 _TIMEVAL: Final = struct.Struct("@ll")
@@ -160,7 +161,7 @@ def _receiver(sock: socket.socket, until: float | None) -> Callable[[float | Non
             raise MilterTimeout(
                 f"nothing came from the MTA for {timeout} seconds", seconds=timeout
             ) from None
-        size = LONG_READ_SIZE if len(data) == size else READ_SIZE
+        size = READ_SIZE if len(data) < READ_SIZE else LONG_READ_SIZE
         return data
 
     return receive

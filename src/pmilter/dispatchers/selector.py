@@ -194,7 +194,7 @@ class _Loop:
         except OSError as error:
             self._perform(connection, connection.talk.throw, error, now)
             return
-        connection.read_size = READ_SIZE if len(data) < connection.read_size else LONG_READ_SIZE
+        connection.read_size = READ_SIZE if len(data) < READ_SIZE else LONG_READ_SIZE
         self._perform(connection, connection.resume, data, now)
 
     def _perform(
