@@ -11,12 +11,13 @@ MODULES: Final = (
     "pmilter.dispatchers.selector",
     "pmilter.effects",
     "pmilter.facts",
+    "pmilter.intake",
     "pmilter.program",
     "pmilter.protocol.filter_session",
     "pmilter.protocol.frames",
     "pmilter.protocol.macros",
+    "pmilter.protocol.terms",
     "pmilter.requests",
-    "pmilter.tally",
     "pmilter.verdicts",
 )
 """The modules that run for every command of every mail. The build reads this list."""

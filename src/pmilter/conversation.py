@@ -11,12 +11,12 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.context import Context
-from pmilter.effects import Call, Effect, Receive, Send
+from pmilter.effects import Call, Effect, Receive, Send, call_at_once
 from pmilter.errors import ConnectionClosed, MilterError, MilterTimeout
 from pmilter.facts import Facts
+from pmilter.intake import Intake
 from pmilter.logs import spot
 from pmilter.outcomes import CallFailed, CallTimedOut
-from pmilter.program import VERDICTS, Program, Stage
 from pmilter.protocol.constants import (
     ACTIONS,
     MAX_DATA_SIZE,
@@ -33,13 +33,13 @@ from pmilter.protocol.rules import OPEN, Move
 from pmilter.reply import Reply
 from pmilter.requests import SHUTDOWN, Requests
 from pmilter.service import Service
-from pmilter.tally import Tally
 from pmilter.verdicts import NO_ROOM, STOPPING, Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from pmilter.effects import Talk
+    from pmilter.program import Program, Stage
 
 __all__ = ["Call", "Conversation", "Effect", "Receive", "Send", "Service"]
 
@@ -51,6 +51,7 @@ _OPEN_MESSAGE: Final = Move.OPEN
 _RCPT: Final = int(Command.RCPT)
 _BODYEOB: Final = int(Command.BODYEOB)
 _DELIVERS: Final = frozenset({Answer.CONTINUE, Answer.ACCEPT})
+_REFUSES: Final = frozenset({Status.REJECT, Status.TEMPFAIL})
 _GOES_ON: Final = frozenset({Status.CONTINUE, Status.SKIP, Status.NOREPLY})
 _FLUSH_SIZE: Final = 262_144
 """Bytes of changes after which some are sent, so that a large new body is not held twice."""
@@ -78,6 +79,7 @@ class Conversation:
         "_finished",
         "_frame_deadline",
         "_frame_number",
+        "_intake",
         "_negotiated",
         "_peer",
         "_perform",
@@ -87,7 +89,6 @@ class Conversation:
         "_sees_refused",
         "_service",
         "_session",
-        "_tally",
         "_verdicts",
         "_write",
     )
@@ -124,7 +125,7 @@ class Conversation:
         self._facts = Facts()
         self._requests = Requests(self._call, self._write)
         self._context = Context(self._session, self._facts, self._requests)
-        self._tally = Tally(self._facts, self._program.plan.limits)
+        self._intake = Intake(self._facts, self._program.plan.limits, self._context)
         self._verdicts = Verdicts(self._session, self._facts)
 
     # --- for the log, see `logs.Spot`
@@ -145,61 +146,65 @@ class Conversation:
         """Serve the connection to its end: receive, answer all commands at hand, send.
 
         The generator ends by returning, whatever is thrown into it. The usual case stands here in one piece, since it runs for
-        every header of every mail; `_unusual` is the same with everything that can be different.
+        every header of every mail.
         """
         session, stages, service = self._session, self._program.stages, self._service
-        reader, frames = session.reader, session.reader.frames
+        reader, split, step = session.reader, session.reader.split, session.step
         perform, call, here = self._perform, self._call, spot()
+        at_once = perform is call_at_once  # then that is done here, which saves a call
         timeout = self._program.plan.timeout
         receive = Receive(self._program.plan.limits.negotiation)
         try:
             while data := (yield receive):
                 here.conversation = self
-                reader.feed(data)
-                while frames:
-                    code, payload = frames.popleft()
-                    move = session.step(code, payload)
-                    if not move:
-                        continue  # macros
-                    stage = stages.get(code)
-                    if (
-                        stage is None
-                        or move is not _NEXT
-                        or self._verdicts.special
-                        or service.stopping
-                    ):
-                        yield from self._unusual(code, stage)
-                        if self._finished:
-                            break
-                        if session.unsent > _FLUSH_SIZE:
-                            yield from self._flush()
-                        continue
-                    if stage.note is not None and not stage.note(self._tally, payload):
-                        self._answer_over_limit(stage)
-                        continue
-                    if stage.function is not None:
-                        if call.stage is not stage.name:
-                            call.stage = stage.name
-                            call.function = stage.function
-                            call.timeout = stage.timeout
-                        call.arguments = stage.arguments(self._context, payload)
-                        self._called = True
-                        try:
-                            outcome = (yield call) if perform is None else perform(call)
-                        except BaseException as error:  # noqa: BLE001  # whatever a filter raises, the MTA gets its answer
-                            outcome = self._failed(stage, error)
-                        if (
-                            not (outcome is _STATUS_CONTINUE or outcome is None)
-                            or self._requests.reply is not None
-                        ):
-                            self._verdicts.settle(
-                                stage, self._verdict(stage, outcome), self._context
-                            )
-                            if session.unsent > _FLUSH_SIZE:
-                                yield from self._flush()
-                    session.go_on()
-                    if code == _RCPT:
-                        self._note_recipient()
+                for code, payload in split(data):
+                    move = step(code, payload)
+                    if move is not _NEXT:
+                        if not move:
+                            continue  # macros
+                        yield from self._boundary(code, payload, move)
+                    stage = stages[code]
+                    if stage is not None:
+                        arguments = stage.take(self._intake, payload)
+                        if (self._verdicts.special or service.stopping) and not self._shows(stage):
+                            pass  # it has been answered
+                        elif arguments is None:
+                            self._answer_over_limit(stage)
+                        else:
+                            outcome: object = None
+                            function = stage.function
+                            if function is not None:
+                                self._called = True
+                                try:
+                                    if at_once:
+                                        outcome = function(*arguments)
+                                    else:
+                                        call.stage = stage.name
+                                        call.function = function
+                                        call.arguments = arguments
+                                        call.timeout = stage.timeout
+                                        outcome = (yield call) if perform is None else perform(call)
+                                except BaseException as error:  # noqa: BLE001  # whatever a filter raises, the MTA gets its answer
+                                    outcome = self._failed(stage, error, at_once=at_once)
+                            if (
+                                outcome is _STATUS_CONTINUE or outcome is None
+                            ) and self._requests.reply is None:
+                                session.go_on()
+                                if code == _RCPT:
+                                    self._note_recipient(payload)
+                            else:
+                                verdict = self._verdict(stage, outcome)
+                                given = self._verdicts.settle(stage, verdict, self._context)
+                                if code == _RCPT and given.code in _DELIVERS:
+                                    self._note_recipient(payload)
+                    elif code == _BODYEOB:
+                        yield from self._end_of_message(payload)
+                    else:
+                        yield from self._control(code)
+                    if self._finished:
+                        break
+                    if session.unsent > _FLUSH_SIZE:
+                        yield from self._flush()
                 if self._finished:
                     yield from self._flush()
                     break
@@ -223,49 +228,20 @@ class Conversation:
         yield from self._end_session()
         here.conversation = None
 
-    def _unusual(self, code: int, stage: Stage | None) -> Talk:
-        """Answer a command that is not just the next step of an ordinary message."""
-        session = self._session
-        if session.move is not _NEXT:
-            COMMANDS[code].decode(session.payload)  # raises: what is malformed begins no message
-            if session.move is _OPEN_MESSAGE:
-                self._begin_message()
-            else:
-                yield from self._boundary(session.move)
-        if code == _BODYEOB:
-            yield from self._end_of_message(session.payload)
-            return
-        if stage is None:
-            yield from self._control(code)
-            return
-        if self._is_shown(stage):
-            if stage.function is not None:
-                outcome = yield from self._ask(
-                    stage, stage.arguments(self._context, session.payload)
-                )
-                self._verdicts.settle(stage, self._verdict(stage, outcome), self._context)
-            session.go_on()
-            if code == _RCPT:
-                self._note_recipient()
-
-    def _is_shown(self, stage: Stage) -> bool:
-        """Note a command; where the filter is not to see it, answer it and return False."""
+    def _shows(self, stage: Stage) -> bool:
+        """Return whether the filter is to see a command; where it is not, answer it."""
         verdicts, move = self._verdicts, self._session.move
         if self._service.stopping and (move is not _NEXT or self._session.state not in OPEN):
             verdicts.stop(NO_ROOM if self._service.refusing else STOPPING)
-        within = stage.note is None or stage.note(self._tally, self._session.payload)
-        if verdicts.special and not verdicts.shows(stage.command, move):
-            verdicts.answer_unasked(stage, move, self._context)
-            self._finished = verdicts.final
-        elif not within:
-            self._answer_over_limit(stage)
-        else:
+        if not verdicts.special or verdicts.shows(stage.command, move):
             return True
+        verdicts.answer_unasked(stage, move, self._context)
+        self._finished = verdicts.final
         return False
 
     def _answer_over_limit(self, stage: Stage) -> None:
         """Answer a command that passes a limit with the fallback: closing would let a sender switch the filter off."""
-        if self._tally.first_excess():  # a sender must not fill the log either
+        if self._intake.first_excess():  # a sender must not fill the log either
             message = "a limit is passed at %s, answering %s"
             self._context.log.warning(message, stage.name, stage.fallback.name)
         self._verdicts.settle(stage, stage.fallback.message, self._context)
@@ -318,8 +294,12 @@ class Conversation:
             return self._failed(stage, error)
         return outcome
 
-    def _failed(self, stage: Stage, error: BaseException) -> Status | Reply:
+    def _failed(
+        self, stage: Stage, error: BaseException, *, at_once: bool = False
+    ) -> Status | Reply:
         """Log what a callback raised, and return the fallback."""
+        if at_once:
+            error = CallFailed(error)
         if isinstance(error, GeneratorExit):
             raise error
         if isinstance(error, CallTimedOut):
@@ -347,7 +327,7 @@ class Conversation:
         self._context.log.error("%s, %s; it is at\n%s", error, consequence, error.stack, extra=told)
         self._requests.end_eom()
         self._requests = Requests(self._call, self._write)
-        self._context = self._context.detach(self._requests)
+        self._context = self._intake.context = self._context.detach(self._requests)
         self._verdicts.wait_for(error.late)
 
     def _verdict(self, stage: Stage, outcome: object) -> Message:
@@ -359,43 +339,50 @@ class Conversation:
             return outcome.encode()
         if outcome is None:
             outcome = _STATUS_CONTINUE
-        if not isinstance(outcome, Status) or outcome not in stage.legal:
-            legal = ", ".join(sorted(status.name for status in stage.legal))
-            error = TypeError(
-                f"the {stage.name} callback returned {outcome!r}; it may return None, a Reply, or Status.{legal}"
-            )
-            self._context.log.error("%s; answering %s", error, stage.fallback.name)
-            self._service.note_failure(error)
-            self._requests.drop_changes()
-            return stage.fallback.message
-        if reply is not None and outcome in {Status.REJECT, Status.TEMPFAIL}:
+        verdict = stage.legal.get(outcome) if isinstance(outcome, Status) else None
+        if verdict is None:
+            return self._refuse_outcome(stage, outcome)
+        if reply is not None and outcome in _REFUSES:
             return reply.encode()
-        return VERDICTS[outcome]
+        return verdict
 
-    def _note_recipient(self) -> None:
-        """Count a recipient to the message, unless this filter or the MTA itself has refused it."""
+    def _refuse_outcome(self, stage: Stage, outcome: object) -> Message:
+        """Log that a callback has returned what it may not, and return the fallback."""
+        legal = ", ".join(sorted(status.name for status in stage.legal))
+        error = TypeError(
+            f"the {stage.name} callback returned {outcome!r}; it may return None, a Reply, or Status.{legal}"
+        )
+        self._context.log.error("%s; answering %s", error, stage.fallback.name)
+        self._service.note_failure(error)
+        self._requests.drop_changes()
+        return stage.fallback.message
+
+    def _note_recipient(self, payload: bytes) -> None:
+        """Count a recipient to the message, unless the MTA itself has refused it."""
         recipients = self._facts.recipients
-        if recipients is None or self._session.answered not in _DELIVERS:
-            return
-        if not self._sees_refused or self._session.macros.get("rcpt_mailer") != "error":
-            recipients.append(self._session.payload.partition(b"\0")[0])
+        if recipients is not None and not (
+            self._sees_refused and self._session.macros.get("rcpt_mailer") == "error"
+        ):
+            recipients.append(payload.partition(b"\0")[0])
 
     # --- the other commands
 
-    def _boundary(self, move: Move) -> Talk:
-        """Do what the breaking or the repeating of a message asks for."""
-        if move is Move.REPEAT:
-            return
-        yield from self._ask_unanswered("abort", self._program.abort)
-        self._facts.end_message()
-        if move is Move.BREAK:
-            self._verdicts.begin_message()
-        else:
+    def _boundary(self, code: int, payload: bytes, move: Move) -> Talk:
+        """Do what the beginning, the breaking or the repeating of a message asks for."""
+        COMMANDS[code].decode(payload)  # raises: what is malformed begins no message
+        if move is _OPEN_MESSAGE:
             self._begin_message()
+        elif move is not Move.REPEAT:
+            yield from self._ask_unanswered("abort", self._program.abort)
+            self._facts.end_message()
+            if move is Move.BREAK:
+                self._verdicts.begin_message()
+            else:
+                self._begin_message()
 
     def _begin_message(self) -> None:
         self._facts.begin_message()
-        self._tally.begin_message()
+        self._intake.begin_message()
         self._verdicts.begin_message()
 
     def _control(self, code: int) -> Talk:
@@ -464,7 +451,7 @@ class Conversation:
 
     def _end_of_message(self, chunk: bytes) -> Talk:
         stage = self._program.eom
-        if not self._is_shown(stage):
+        if (self._verdicts.special or self._service.stopping) and not self._shows(stage):
             return
         outcome: object = _STATUS_CONTINUE
         if chunk:
@@ -474,7 +461,8 @@ class Conversation:
             and stage.function is not None
             and self._verdicts.late is None
         ):
-            yield from self._flush()  # lest a progress frame overtakes it
+            if self._session.pending:
+                yield from self._flush()  # lest a progress frame overtakes it
             self._requests.begin_eom()
             outcome = yield from self._ask(stage, (self._context,))
             self._requests.end_eom()
@@ -488,7 +476,7 @@ class Conversation:
     def _ask_last_chunk(self, chunk: bytes) -> Generator[Effect, Any, object]:
         """Show the body in an end of message, which no MTA of today sends; skip and no reply mean to go on."""
         body = self._program.stages[Command.BODY]
-        if body.function is None or not self._verdicts.shows(Command.BODY, _NEXT):
+        if body is None or body.function is None or not self._verdicts.shows(Command.BODY, _NEXT):
             return Status.CONTINUE
         outcome = yield from self._ask(body, (self._context, chunk))
         if outcome is not None and not (isinstance(outcome, Status) and outcome in _GOES_ON):

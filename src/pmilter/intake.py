@@ -1,26 +1,43 @@
-"""Notes the facts of each command as it arrives, and counts against the limits that a mail's content can reach."""
+"""Takes each command in: notes its facts, counts it against the limits that a mail's content can reach, and makes its callback's arguments.
+
+All in one step a command, since it is taken for every header of every mail.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pmilter.protocol.messages import Connect, Helo, Mail, Rcpt
+from pmilter.facts import client_address
+from pmilter.protocol.constants import Command
+from pmilter.protocol.messages import Connect, Data, Header, Helo, Mail, Message, Rcpt, Unknown
+from pmilter.text import decode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pmilter.context import Context
     from pmilter.facts import Facts
     from pmilter.limits import Limits
-
 
 RECIPIENT_BYTES: Final = 512
 """Bytes that a recipient and its parameters have, on the average of a message: RFC 5321 allows 256 for a path."""
 
+Arguments = tuple[Any, ...]
 
-class Tally:
-    """Facts and counts of one connection. Each note takes a command's payload and returns False where it passes a limit.
+
+class Intake:
+    """Facts and counts of one connection.
+
+    Each of the methods in `TAKES` takes a command's payload and returns its callback's arguments, or None where it passes a limit;
+    it raises `RemoteProtocolError` where the payload is malformed.
 
     Args:
         facts: Where to write the facts.
         limits: What to count against.
+        context: The first argument of all callbacks.
+
+    Attributes:
+        context: The same; may be replaced.
     """
 
     __slots__ = (
@@ -31,11 +48,13 @@ class Tally:
         "_limits",
         "_rcpt_bytes_left",
         "_rcpts_left",
+        "context",
     )
 
-    def __init__(self, facts: Facts, limits: Limits) -> None:
+    def __init__(self, facts: Facts, limits: Limits, context: Context) -> None:
         self._facts = facts
         self._limits = limits
+        self.context = context
         self.begin_message()
 
     def begin_message(self) -> None:
@@ -52,34 +71,84 @@ class Tally:
         self._exceeded = True
         return first
 
-    def connect(self, payload: bytes) -> bool:
+    def connect(self, payload: bytes) -> Arguments | None:
         """Note the client."""
-        self._facts.connect = Connect.decode(payload)
-        return True
+        client = self._facts.connect = Connect.decode(payload)
+        return (self.context, decode(client.hostname), client_address(client))
 
-    def helo(self, payload: bytes) -> bool:
+    def helo(self, payload: bytes) -> Arguments | None:
         """Note the client's name for itself."""
-        self._facts.helo = Helo.decode(payload).text
-        return True
+        name = self._facts.helo = Helo.decode(payload).text
+        return (self.context, decode(name))
 
-    def mail(self, payload: bytes) -> bool:
+    def envfrom(self, payload: bytes) -> Arguments | None:
         """Note the sender."""
-        if payload[-1:] != b"\0":
-            Mail.decode(payload)  # raises with the reason
+        texts = _texts(Mail, payload)
         self._facts.sender = payload.partition(b"\0")[0]
-        return payload.count(0) <= self._limits.arguments
+        return (self.context, *texts) if len(texts) <= self._limits.arguments else None
 
-    def rcpt(self, payload: bytes) -> bool:
+    def envrcpt(self, payload: bytes) -> Arguments | None:
         """Count a recipient; it is a fact only once it is accepted."""
-        if payload[-1:] != b"\0":
-            Rcpt.decode(payload)  # raises with the reason
+        texts = _texts(Rcpt, payload)
         self._rcpts_left -= 1
         self._rcpt_bytes_left -= len(payload)
         within = self._rcpts_left >= 0 <= self._rcpt_bytes_left
-        return within and payload.count(0) <= self._limits.arguments
+        return (self.context, *texts) if within and len(texts) <= self._limits.arguments else None
 
-    def header(self, payload: bytes) -> bool:
+    def header(self, payload: bytes) -> Arguments | None:
         """Count a header field."""
         self._headers_left -= 1
         self._header_bytes_left -= len(payload)
-        return self._headers_left >= 0 <= self._header_bytes_left
+        if self._headers_left < 0 or self._header_bytes_left < 0:
+            return None
+        # Decoding does not see over a NUL, so one pass over both texts gives the same as one for each.
+        texts = payload.decode("utf-8", "surrogateescape").split("\0")
+        if len(texts) == 3:
+            name, value, rest = texts
+            if not rest:
+                return (self.context, name, value)
+        wire_name, wire_value = Header.split(
+            payload
+        )  # raises with the reason, or there are NULs in the value
+        return (self.context, decode(wire_name), decode(wire_value))
+
+    def chunk(self, payload: bytes) -> Arguments | None:
+        """Take a piece of the body."""
+        return (self.context, payload)
+
+    def unknown(self, payload: bytes) -> Arguments | None:
+        """Take a command that the MTA does not know."""
+        return (self.context, decode(Unknown.decode(payload).text))
+
+    def plain(self, payload: bytes) -> Arguments | None:
+        """Take a command that carries nothing."""
+        if payload:
+            Data.decode(payload)  # raises: none belongs there
+        return (self.context,)
+
+
+def _texts(kind: type[Message], payload: bytes) -> list[str]:
+    """Return the NUL-terminated texts of a payload; there is at least one."""
+    # Decoding does not see over a NUL, so one pass over all texts gives the same as one for each.
+    texts = payload.decode("utf-8", "surrogateescape").split("\0")
+    if texts.pop() or not texts:
+        kind.decode(payload)  # raises with the reason
+    return texts
+
+
+if TYPE_CHECKING:
+    Take = Callable[[Intake, bytes], Arguments | None]
+
+TAKES: Final[dict[Command, Take]] = {
+    Command.CONNECT: Intake.connect,
+    Command.HELO: Intake.helo,
+    Command.MAIL: Intake.envfrom,
+    Command.RCPT: Intake.envrcpt,
+    Command.DATA: Intake.plain,
+    Command.UNKNOWN: Intake.unknown,
+    Command.HEADER: Intake.header,
+    Command.EOH: Intake.plain,
+    Command.BODY: Intake.chunk,
+    Command.BODYEOB: Intake.chunk,
+}
+"""Commands that have an answer of the filter's, and how they are taken in."""

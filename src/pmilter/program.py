@@ -7,17 +7,12 @@ from mmap import mmap
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pmilter.facts import client_address
-from pmilter.protocol.constants import Action, Answer, Command, Status, Step
+from pmilter.intake import TAKES
+from pmilter.protocol.constants import Action, Command, Status, Step
 from pmilter.protocol.messages import (
     Accept,
-    Connect,
     Continue,
-    Data,
     Discard,
-    Header,
-    Helo,
-    Mail,
     Message,
     Options,
     Reject,
@@ -29,13 +24,11 @@ from pmilter.protocol.negotiation import offer as full_offer
 from pmilter.protocol.rules import RULES, Rule
 from pmilter.protocol.terms import terms
 from pmilter.requests import SHUTDOWN
-from pmilter.tally import Tally
-from pmilter.text import decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pmilter.context import Context
+    from pmilter.intake import Take
     from pmilter.plan import Fallback, Plan
     from pmilter.reply import Reply
 
@@ -84,22 +77,20 @@ class Stage:
         command: The command that it belongs to.
         function: The callback, or None.
         noreply: Whether the MTA need not wait for an answer.
-        arguments: Makes the callback's arguments of the context and the command's payload; raises where that is malformed.
-        note: Notes the command's facts and counts it; False where a limit is passed.
-        legal: What the callback may return.
+        take: Takes the command in: a method of `Intake`.
+        legal: The statuses that the callback may return, with what goes out for each where no reply was set.
         fallback: What is answered where it fails.
         timeout: Seconds that it has, or None.
     """
 
     __slots__ = (
-        "arguments",
         "command",
         "fallback",
         "function",
         "legal",
         "name",
         "noreply",
-        "note",
+        "take",
         "timeout",
     )
 
@@ -111,8 +102,7 @@ class Stage:
         self.command = command
         self.function: Callable[..., Any] | None = callback.function if callback else None
         self.noreply = callback is not None and callback.noreply
-        self.arguments: Callable[[Context, bytes], tuple[Any, ...]] = ARGUMENTS[command]
-        self.note: Callable[[Tally, bytes], bool] | None = _NOTES.get(command)
+        self.take: Take = TAKES[command]
         self.legal = _legal(rule, noreply=self.noreply)
         self.fallback = recourse(plan.fallback[rule.name])
         eom = command is Command.BODYEOB
@@ -127,7 +117,7 @@ class Program:
 
     Attributes:
         plan: The same.
-        stages: The stages from connect to body, by command code.
+        stages: The stages from connect to body, by command code; None for the other commands.
         eom: The stage of end of message.
         abort: Callback, or None.
         close: Callback, or None.
@@ -154,8 +144,12 @@ class Program:
         self._choices: dict[bytes, Options] = {}
         # Anonymous memory, so that forked children share it: each missing thing is said once, not once a child.
         self._said = mmap(-1, _MISSING.size)
-        self.stages = {int(command): Stage(plan, command) for command in ARGUMENTS}
-        self.eom = self.stages.pop(Command.BODYEOB)
+        self.eom = Stage(plan, Command.BODYEOB)
+        self.stages: dict[int, Stage | None] = {
+            code: Stage(plan, command) if (command := Command(code)) in TAKES else None
+            for code in RULES
+        }
+        self.stages[Command.BODYEOB] = None
         self.negotiate = _function(plan, "negotiate")
         self.negotiate_fallback = recourse(plan.fallback["negotiate"])
         self.abort = _function(plan, "abort")
@@ -198,70 +192,12 @@ def _function(plan: Plan, stage: str) -> Callable[..., Any] | None:
     return callback.function if callback else None
 
 
-def _legal(rule: Rule, *, noreply: bool) -> frozenset[Status]:
-    legal = {status for status, message in VERDICTS.items() if message.code in rule.replies}
-    legal.discard(Status.NOREPLY)
+def _legal(rule: Rule, *, noreply: bool) -> dict[Status, Message]:
+    legal = {
+        status: message for status, message in VERDICTS.items() if message.code in rule.replies
+    }
     if noreply:
-        legal.add(Status.NOREPLY)
-    if Answer.SKIP in rule.replies:
-        legal.add(Status.SKIP)
-    return frozenset(legal)
-
-
-def _context_only(context: Context, payload: bytes) -> tuple[Any, ...]:
-    if payload:
-        Data.decode(payload)  # raises: none belongs there
-    return (context,)
-
-
-def _connect(context: Context, payload: bytes) -> tuple[Any, ...]:
-    message = Connect.decode(payload)
-    return (context, decode(message.hostname), client_address(message))
-
-
-def _text(context: Context, payload: bytes) -> tuple[Any, ...]:
-    return (context, decode(Helo.decode(payload).text))
-
-
-def _envelope(context: Context, payload: bytes) -> tuple[Any, ...]:
-    # Decoding does not see over a NUL, so one pass over all texts gives the same as one for each.
-    texts = payload.decode("utf-8", "surrogateescape").split("\0")
-    if texts.pop() or not texts:
-        Mail.decode(payload)  # raises with the reason
-    return (context, *texts)
-
-
-def _header(context: Context, payload: bytes) -> tuple[Any, ...]:
-    # Decoding does not see over a NUL, so one pass over both texts gives the same as one for each.
-    texts = payload.decode("utf-8", "surrogateescape").split("\0")
-    if len(texts) == 3 and not texts[2]:
-        return (context, texts[0], texts[1])
-    name, value = Header.split(payload)  # raises with the reason, or there are NULs in the value
-    return (context, decode(name), decode(value))
-
-
-def _body(context: Context, payload: bytes) -> tuple[Any, ...]:
-    return (context, payload)
-
-
-ARGUMENTS: Final[dict[Command, Callable[[Context, bytes], tuple[Any, ...]]]] = {
-    Command.CONNECT: _connect,
-    Command.HELO: _text,
-    Command.MAIL: _envelope,
-    Command.RCPT: _envelope,
-    Command.DATA: _context_only,
-    Command.UNKNOWN: _text,
-    Command.HEADER: _header,
-    Command.EOH: _context_only,
-    Command.BODY: _body,
-    Command.BODYEOB: _context_only,
-}
-"""Commands that have an answer of the filter's, and how their callback's arguments are made."""
-
-_NOTES: Final[dict[Command, Callable[[Tally, bytes], bool]]] = {
-    Command.CONNECT: Tally.connect,
-    Command.HELO: Tally.helo,
-    Command.MAIL: Tally.mail,
-    Command.RCPT: Tally.rcpt,
-    Command.HEADER: Tally.header,
-}
+        legal[Status.NOREPLY] = VERDICTS[Status.NOREPLY]
+    else:
+        legal.pop(Status.NOREPLY, None)
+    return legal

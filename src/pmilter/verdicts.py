@@ -114,8 +114,8 @@ class Verdicts:
             self._held_connection = self._held = verdict
             self._once = self.special = True
 
-    def settle(self, stage: Stage, verdict: Message, context: Context) -> None:
-        """Give a callback's verdict, or keep it where it cannot be given at its stage."""
+    def settle(self, stage: Stage, verdict: Message, context: Context) -> Message:
+        """Give a callback's verdict, or keep it where it cannot be given at its stage; return what it comes to for now."""
         session = self._session
         if stage.command is _UNKNOWN and verdict.code in _ON_MESSAGES and session.state not in OPEN:
             verdict = (
@@ -130,6 +130,7 @@ class Verdicts:
             verdict = CONTINUE
         if session.due:
             self._give(verdict)
+        return verdict
 
     def answer_unasked(self, stage: Stage, move: Move, context: Context) -> None:
         """Answer a command that is not shown to the filter."""

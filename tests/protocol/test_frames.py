@@ -308,3 +308,20 @@ def test_many_frames_in_one_piece_are_copied_once() -> None:
 def test_frames_across_many_pieces_are_copied_a_few_times_at_most(size: int) -> None:
     stream = (HELO + DATA) * 1000
     assert copies(stream, size) < 4 * len(stream)
+
+
+def test_frames_can_be_had_as_they_come() -> None:
+    reader = FrameReader()
+    assert list(reader.split(HELO)) == [(0x48, b"ab\x00")]
+    assert list(reader.split(DATA + HELO + DATA[:2])) == [(0x54, b""), (0x48, b"ab\x00")]
+    assert reader.partial
+    assert list(reader.split(DATA[2:] + DATA)) == [(0x54, b""), (0x54, b"")]
+    assert not reader.partial
+    assert reader.next_frame() is None
+
+
+def test_what_is_wrong_after_whole_frames_is_told_beside_them() -> None:
+    reader = FrameReader()
+    assert list(reader.split(DATA + b"\0\0\0\0T")) == [(0x54, b"")]
+    assert reader.fault is not None
+    assert list(reader.split(DATA)) == []

@@ -7,7 +7,7 @@ import pytest
 from pmilter.protocol.constants import Answer, Command, Step
 from pmilter.protocol.macros import ORDER
 from pmilter.protocol.rules import RULES, Move, State, moves
-from pmilter.protocol.terms import UNNEGOTIATED, terms
+from pmilter.protocol.terms import MACROS, UNNEGOTIATED, terms
 
 
 def answers(steps: int) -> dict[int, frozenset[Answer]]:
@@ -88,15 +88,20 @@ def test_rows_hold_what_is_legal_in_each_state_and_nothing_else() -> None:
         assert agreed.rows[state].keys() == legal
 
 
+def test_macro_packets_are_the_same_wherever_they_are_legal() -> None:
+    found = {row.get(Command.MACRO) for row in terms(6, 0).rows}
+    assert found == {MACROS, None}
+
+
 def test_row_of_a_decided_message_moves_and_clears_nothing() -> None:
     for code in b"RTLNBE":
-        move, replies, following, order = terms(6, Step.SKIP).rows[State.DECIDED][code]
-        assert (move, following) == (Move.REPEAT, State.DECIDED)
-        assert replies == RULES[code].replies
-        assert order >= max(ORDER.values())
+        arrival = terms(6, Step.SKIP).rows[State.DECIDED][code]
+        assert (arrival.move, arrival.state) == (Move.REPEAT, State.DECIDED)
+        assert arrival.replies == RULES[code].replies
+        assert arrival.order >= max(ORDER.values())
 
 
 def test_abort_leads_to_idle_once_there_can_be_messages() -> None:
     rows = terms(6, 0).rows
-    assert rows[State.CONNECT][Command.ABORT][2] is State.CONNECT
-    assert rows[State.HEADER][Command.ABORT][2] is State.IDLE
+    assert rows[State.CONNECT][Command.ABORT].state is State.CONNECT
+    assert rows[State.HEADER][Command.ABORT].state is State.IDLE

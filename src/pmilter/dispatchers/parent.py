@@ -30,9 +30,8 @@ class NoParent:
     def promise(self, grace: float) -> None:
         """Tell the seconds that the process takes, at most, to end once it is asked to."""
 
-    def call_at_once(self, call: Call) -> Any:
-        """Call a callback, and show that it is under way; in a process that makes one call at a time."""
-        return call_at_once(call)
+    call_at_once = staticmethod(call_at_once)
+    """Calls a callback, and shows that it is under way; in a process that makes one call at a time."""
 
     def oversee(self, talk: Talk) -> Talk:
         """Return a conversation that is the same as another, and shows life to the parent."""

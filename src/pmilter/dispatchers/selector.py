@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pmilter.dispatchers.accepting import Listener
     from pmilter.dispatchers.handling import Handler
     from pmilter.dispatchers.registry import Dispatcher
-    from pmilter.effects import Effect, Talk
+    from pmilter.effects import Effect, Send, Talk
     from pmilter.milter import Milter
 
 logger: Final = logging.getLogger("pmilter")
@@ -31,6 +31,9 @@ _IN: Final = select.POLLIN
 _OUT: Final = select.POLLOUT
 _ROUND: Final = 1.0
 """Seconds between two looks for connections whose time is over."""
+
+_AT_ONCE: Final = 16
+"""Most connections that take a step together: the first one's answer waits for the last one's callback."""
 
 _LAST_MOMENT: Final = 1.0
 """Seconds for the callbacks of connections that were cut off."""
@@ -90,6 +93,10 @@ class _Connection:
         self.quickack = sock.family != socket.AF_UNIX and QUICKACK is not None
 
 
+_Step = tuple[_Connection, "Callable[[Any], Effect]", object]
+"""What a conversation is to go on with: it, its `send` or `throw`, and the argument of that."""
+
+
 class _Loop:
     """The loop of one service.
 
@@ -133,24 +140,47 @@ class _Loop:
             self._poller.close()
 
     def _round(self, seconds: float) -> None:
-        """Wait until something happens, for some seconds at most, and do what it makes possible."""
+        """Wait until something happens, for some seconds at most, and do what it makes possible.
+
+        What has arrived is received from all connections before the first conversation goes on: see `_carry_on`.
+        """
         now = self._now
         if now >= self._next_look:
             self._look(now)
-        connections, attend = self._connections, self._attend
+        connections = self._connections
         events = self._poller.poll(min(seconds, self._next_look - now))
         now = self._now = time.monotonic()
+        steps: list[_Step] = []
         for fd, _ in events:
             connection = connections.get(fd)
-            if connection is not None:
-                attend(connection, now)
-            elif fd == self._doorway.fd:
-                guest = self._doorway.let_in()
-                if guest is not None:
-                    self._begin(guest, now)
-            elif fd in self._watched:
-                self._serving.heed(fd)
-                self._watch()
+            if connection is None:
+                self._heed(fd, now)
+                continue
+            if connection.unsent is not None:
+                self._send_rest(connection, now)
+                continue
+            try:
+                if connection.quickack:
+                    connection.sock.setsockopt(socket.IPPROTO_TCP, QUICKACK or 0, 1)
+                data = connection.recv(connection.read_size)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                steps.append((connection, connection.talk.throw, error))
+                continue
+            connection.read_size = READ_SIZE if len(data) < READ_SIZE else LONG_READ_SIZE
+            steps.append((connection, connection.resume, data))
+        self._carry_on(steps, now)
+
+    def _heed(self, fd: int, now: float) -> None:
+        """Do what has become possible elsewhere than on a connection."""
+        if fd == self._doorway.fd:
+            guest = self._doorway.let_in()
+            if guest is not None:
+                self._begin(guest, now)
+        elif fd in self._watched:
+            self._serving.heed(fd)
+            self._watch()
 
     def _look(self, now: float) -> None:
         """Do what is to be done from time to time."""
@@ -176,66 +206,55 @@ class _Loop:
         connection = _Connection(guest, make(peer, writer(sock)), until)
         self._connections[sock.fileno()] = connection
         self._poller.register(sock.fileno(), _IN)
-        self._perform(connection, connection.resume, None, now)
+        self._carry_on([(connection, connection.resume, None)], now)
 
     # --- performing
 
-    def _attend(self, connection: _Connection, now: float) -> None:
-        """Do what has become possible on a connection."""
-        if connection.unsent is not None:
-            self._send_rest(connection, now)
-            return
-        try:
-            if connection.quickack:
-                connection.sock.setsockopt(socket.IPPROTO_TCP, QUICKACK or 0, 1)
-            data = connection.recv(connection.read_size)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._perform(connection, connection.talk.throw, error, now)
-            return
-        connection.read_size = READ_SIZE if len(data) < READ_SIZE else LONG_READ_SIZE
-        self._perform(connection, connection.resume, data, now)
-
-    def _perform(
-        self, connection: _Connection, step: Callable[[Any], Effect], value: object, now: float
+    def _carry_on(  # noqa: C901  # one piece, since it runs for every header of every mail
+        self, steps: list[_Step], now: float
     ) -> None:
-        """Carry a conversation on, up to where it waits."""
-        while True:
-            try:
-                effect: Any = step(value)
-            except StopIteration:
-                self._close(connection)
-                return
-            except BaseException:
-                self._close(connection)  # first: what went wrong may be the log
-                logger.exception("a connection failed")
-                return
-            receives = type(effect) is Receive
-            data = effect.answer if receives else effect.data
-            try:
-                sent = connection.send(data) if data else 0
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                step, value = connection.talk.throw, error
-                continue
-            if receives:
-                timeout = connection.timeout = effect.timeout
-                connection.deadline = _NEVER if timeout is None else now + timeout
-            if sent < len(data):
-                self._send_later(connection, data[sent:], now, receives=receives)
-                return
-            if receives:
-                return
-            step, value = connection.resume, None
+        """Carry conversations on, up to where each waits for its MTA.
+
+        All take a step, then what they have to say is sent: receiving, thinking and sending in turns, each for several connections,
+        finds the processor's caches warm, which saves a tenth of the time.
+        """
+        while steps:
+            effects: list[tuple[_Connection, Any]] = []
+            for connection, step, value in steps:
+                try:
+                    effects.append((connection, step(value)))
+                except BaseException as error:  # noqa: BLE001  # one connection's trouble is not another's
+                    self._end(connection, error)
+            steps = []
+            for connection, effect in effects:
+                receives = type(effect) is Receive
+                if receives:
+                    timeout = effect.timeout
+                    connection.deadline = _NEVER if timeout is None else now + timeout
+                    data = effect.answer
+                    if not data:
+                        continue
+                else:
+                    data = effect.data
+                try:
+                    sent = connection.send(data)
+                except BlockingIOError:
+                    sent = 0
+                except OSError as error:
+                    steps.append((connection, connection.talk.throw, error))
+                    continue
+                if sent < len(data):
+                    self._send_later(connection, data[sent:], effect, now)
+                elif not receives:
+                    steps.append((connection, connection.resume, None))
 
     def _send_later(
-        self, connection: _Connection, rest: bytes, now: float, *, receives: bool
+        self, connection: _Connection, rest: bytes, effect: Receive | Send, now: float
     ) -> None:
         """Have a conversation wait until the MTA takes the rest; what it waits for then is bytes, or to go on."""
         connection.unsent = memoryview(rest)
-        connection.receives_next = receives
+        connection.receives_next = isinstance(effect, Receive)
+        connection.timeout = effect.timeout if isinstance(effect, Receive) else None
         connection.deadline = now + self._handler.program.plan.limits.frame_time
         self._poller.modify(connection.sock.fileno(), _OUT)
 
@@ -246,7 +265,7 @@ class _Loop:
         except BlockingIOError:
             return
         except OSError as error:
-            self._perform(connection, connection.talk.throw, error, now)
+            self._carry_on([(connection, connection.talk.throw, error)], now)
             return
         connection.unsent = unsent[sent:]
         if sent == len(unsent):
@@ -256,7 +275,7 @@ class _Loop:
                 timeout = connection.timeout
                 connection.deadline = _NEVER if timeout is None else now + timeout
             else:
-                self._perform(connection, connection.resume, None, now)
+                self._carry_on([(connection, connection.resume, None)], now)
 
     def _time_out(self, now: float) -> None:
         """End the connections whose time is over."""
@@ -269,7 +288,13 @@ class _Loop:
                 else "the MTA takes no more"
             )
             error = MilterTimeout(f"{what} for too long")
-            self._perform(connection, connection.talk.throw, error, now)
+            self._carry_on([(connection, connection.talk.throw, error)], now)
+
+    def _end(self, connection: _Connection, error: BaseException) -> None:
+        """Note that a conversation has ended: by returning, as it should, or by an error of its own."""
+        self._close(connection)  # first: what went wrong may be the log
+        if not isinstance(error, StopIteration):
+            logger.error("a connection failed", exc_info=error)
 
     def _close(self, connection: _Connection) -> None:
         fd = connection.sock.fileno()
@@ -296,8 +321,11 @@ class _Poller:
             self._poll.unregister(fd)
 
     def poll(self, seconds: float) -> list[tuple[int, int]]:
-        """Return descriptors and events, after some seconds at the latest."""
-        return self._poll.poll(seconds if self._epoll is not None else seconds * 1000)
+        """Return some descriptors and their events, after some seconds at the latest."""
+        if self._epoll is not None:
+            return self._epoll.poll(seconds, _AT_ONCE)  # type: ignore[no-any-return]  # looked up by name
+        events: list[tuple[int, int]] = self._poll.poll(seconds * 1000)
+        return events
 
     def close(self) -> None:
         """Release the descriptor."""

@@ -13,19 +13,16 @@ from pmilter.protocol.frames import DEFAULT_LIMIT, FrameReader
 from pmilter.protocol.macros import MacroStore
 from pmilter.protocol.messages import COMMANDS, Continue, Message, Options
 from pmilter.protocol.rules import GRANTS, OPEN, Move, State, state_after_reply
-from pmilter.protocol.terms import UNNEGOTIATED, terms
+from pmilter.protocol.terms import MACROS, UNNEGOTIATED, terms
 
 _NONE: Final[frozenset[Answer]] = frozenset()
 _CONTINUE: Final = Continue().encode()
-_CONTINUE_CODE: Final = int(Answer.CONTINUE)
-_MACRO: Final = int(Command.MACRO)
 _OPTNEG: Final = int(Command.OPTNEG)
 # An enum's members looked up through its class cost a Python call on 3.11, and this runs for every header of every mail.
 _NO_COMMAND: Final = Move.ILLEGAL
+_MACROS: Final = MACROS
 _REPEAT: Final = Move.REPEAT
 _OPTIONS_SIZE: Final = 12
-_START: Final = State.START
-_CLOSED: Final = State.CLOSED
 
 
 class FilterSession:
@@ -44,7 +41,6 @@ class FilterSession:
         payload: What the latest command carried, as on the wire.
         command: Code of the latest command; 0 before any.
         move: What the latest command meant in the state where it came.
-        answered: Code of the latest reply given; that of `Continue` where a command had none to give.
         due: Replies that may answer the latest command; empty where none is due.
         unsent: Bytes of replies to `take`; those of `go_on` and of changes are not counted.
         offer: What the MTA offered, or None.
@@ -53,12 +49,11 @@ class FilterSession:
     """
 
     __slots__ = (
-        "_frames",
         "_out",
+        "_row",
         "_rows",
         "_terms",
         "agreement",
-        "answered",
         "command",
         "due",
         "macros",
@@ -72,9 +67,9 @@ class FilterSession:
 
     def __init__(self, *, frame_limit: int = DEFAULT_LIMIT, macro_limit: int = 256) -> None:
         self.reader = FrameReader(frame_limit)
-        self._frames = self.reader.frames
         self._terms = UNNEGOTIATED
         self._rows = UNNEGOTIATED.rows
+        self._row = UNNEGOTIATED.rows[State.START]
         self.due = _NONE
         self._out: list[bytes] = []
         self.unsent = 0
@@ -82,7 +77,6 @@ class FilterSession:
         self.move = Move.NEXT
         self.command = 0
         self.payload = b""
-        self.answered = 0
         self.offer: Options | None = None
         self.agreement: Options | None = None
         self.macros = MacroStore(macro_limit)
@@ -116,13 +110,10 @@ class FilterSession:
             raise LocalProtocolError(
                 "the reply to the command before is still due", state=self.state.name
             )
-        frames = self._frames
-        while frames:
-            code, payload = frames.popleft()
+        while (frame := self.reader.next_frame()) is not None:
+            code, payload = frame
             if self.step(code, payload):
                 return code
-        if self.reader.fault is not None:
-            raise self.reader.fault
         return 0
 
     def step(self, code: int, payload: bytes) -> Move:
@@ -130,27 +121,28 @@ class FilterSession:
 
         `advance` for those who take the frames from `reader` themselves, and have answered the command before.
         """
-        state = self.state
-        if code == _MACRO and state is not _START and state is not _CLOSED:
-            self.macros.put(payload)
-            return _NO_COMMAND
         try:
-            move, replies, following, order = self._rows[state][code]
+            arrival = self._row[code]
         except KeyError:
             raise self._illegal(code) from None
+        if arrival is _MACROS:
+            self.macros.put(payload)
+            return _NO_COMMAND
+        move = self.move = arrival.move
         self.payload = payload
-        self.move = move
         self.command = code
-        self.answered = _CONTINUE_CODE
-        self.due = replies
-        macros = self.macros
-        if macros.top > order:
-            macros.clear_after(order)
-        if following is not state:
-            self.state = following
+        self.due = arrival.replies
+        if self.macros.top > arrival.order:
+            self.macros.clear_after(arrival.order)
+        if arrival.state is not self.state:
+            self._go_to(arrival.state)
             if code == _OPTNEG:  # no MTA has macro lists to offer
                 self.offer = Options.decode(payload[:_OPTIONS_SIZE])
         return move
+
+    def _go_to(self, state: State) -> None:
+        self.state = state
+        self._row = self._rows[state]
 
     def _illegal(self, code: int) -> RemoteProtocolError:
         kind = COMMANDS.get(code)
@@ -180,6 +172,7 @@ class FilterSession:
         self.agreement = answer
         self._terms = terms(answer.version, int(answer.steps))
         self._rows = self._terms.rows
+        self._go_to(self.state)
         self.due = _NONE
         self._out.append(answer.encode())
 
@@ -203,7 +196,6 @@ class FilterSession:
                 state=self.state.name,
             )
         self.due = _NONE
-        self.answered = code
         frame = answer.encode()
         self._out.append(frame)
         self.unsent += len(frame)
@@ -212,9 +204,9 @@ class FilterSession:
     def _after_reply(self, code: int) -> None:
         before = self.state
         if self.move is _REPEAT:
-            self.state = State.IDLE if self.command == Command.BODYEOB else State.DECIDED
+            self._go_to(State.IDLE if self.command == Command.BODYEOB else State.DECIDED)
         else:
-            self.state = state_after_reply(self.command, before, code)
+            self._go_to(state_after_reply(self.command, before, code))
         if before in OPEN and self.state not in OPEN:
             self.macros.clear_message()
 
@@ -267,6 +259,11 @@ class FilterSession:
     def end_message(self) -> None:
         """Forget the macros of a message that was aborted, when nobody needs them any more."""
         self.macros.clear_message()
+
+    @property
+    def pending(self) -> bool:
+        """True where there are bytes to `take`."""
+        return bool(self._out)
 
     def take(self) -> bytes:
         """Return the bytes to send, and forget them; ``b""`` where there are none."""

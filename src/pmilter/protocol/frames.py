@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pmilter.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HEADER_SIZE: Final = 5
 """Bytes before the payload: the length and the code."""
@@ -36,17 +39,25 @@ class FrameReader:
         limit: Largest payload accepted, in bytes; the code byte is not counted.
 
     Attributes:
-        frames: The whole frames at hand, as (code, payload), for who takes them without `next_frame`.
-        fault: What is wrong with the stream after them, or None. It cannot be read on after that.
+        fault: What is wrong with the stream after the whole frames, or None. It cannot be read on after that.
         partial: A number that stands for the frame that has begun and waits for more bytes, or 0.
     """
 
-    __slots__ = ("_largest", "_partials", "_rest", "_virgin", "fault", "frames", "limit", "partial")
+    __slots__ = (
+        "_frames",
+        "_largest",
+        "_partials",
+        "_rest",
+        "_virgin",
+        "fault",
+        "limit",
+        "partial",
+    )
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self.limit = limit
         self._largest = limit + 1
-        self.frames: deque[tuple[int, bytes]] = deque()
+        self._frames: deque[tuple[int, bytes]] = deque()
         self.fault: RemoteProtocolError | None = None
         self._rest = bytearray()
         self._partials = 0
@@ -56,32 +67,16 @@ class FrameReader:
     @property
     def clean(self) -> bool:
         """True where no frame has been begun, so that an end of file here is a normal one."""
-        return not self._rest and not self.frames
+        return not self._rest and not self._frames
 
     @property
     def pending(self) -> int:
         """Bytes received and not yet handed out as frames."""
-        return len(self._rest) + sum(HEADER_SIZE + len(payload) for _, payload in self.frames)
+        return len(self._rest) + sum(HEADER_SIZE + len(payload) for _, payload in self._frames)
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they came."""
-        if self._rest:
-            self._rest += data
-            if self.fault is not None:
-                return
-            data = self._first_of_rest()
-        start, size, add, largest = 0, len(data), self.frames.append, self._largest
-        while size - start >= HEADER_SIZE:
-            length, code = _unpack_header(data, start)
-            end = start + 4 + length
-            if end > size or not 0 < length <= largest:
-                break
-            add((code, data[start + HEADER_SIZE : end]))
-            start = end
-        if start:
-            self._virgin = False
-        if start < size:
-            self._keep(data, start)
+        """Take bytes as they came, and keep the frames for `next_frame`."""
+        self._frames.extend(self.split(data))
 
     def next_frame(self) -> tuple[int, bytes] | None:
         """Return the next whole frame as (code, payload), or None where more bytes are needed.
@@ -89,11 +84,55 @@ class FrameReader:
         Raises:
             RemoteProtocolError: The length is 0 or above the limit. The stream cannot be read on after this.
         """
-        if self.frames:
-            return self.frames.popleft()
+        if self._frames:
+            return self._frames.popleft()
         if self.fault is not None:
             raise self.fault
         return None
+
+    def split(self, data: bytes) -> Sequence[tuple[int, bytes]]:
+        """Take bytes as they came, and return the frames that are whole now, as (code, payload), for who does without `next_frame`.
+
+        What is wrong with the stream after them is in `fault`.
+        """
+        if self._rest:
+            return self._split_rest(data)
+        size, largest = len(data), self._largest
+        if size >= HEADER_SIZE:
+            length, code = _unpack_header(data)
+            if length == size - 4 and length <= largest:  # one frame: the usual case
+                self._virgin = False
+                return ((code, data[HEADER_SIZE:]),)
+        frames: list[tuple[int, bytes]] = []
+        start = 0
+        while size - start >= HEADER_SIZE:
+            length, code = _unpack_header(data, start)
+            end = start + 4 + length
+            if end > size or not 0 < length <= largest:
+                break
+            frames.append((code, data[start + HEADER_SIZE : end]))
+            start = end
+        if start:
+            self._virgin = False
+        if start < size:
+            self._keep(data, start)
+        return frames
+
+    def _split_rest(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Go on where a frame has been begun."""
+        self._rest += data
+        if self.fault is not None:
+            return []
+        rest, length = self._rest, self._length_of_rest()
+        if length is None or len(rest) < 4 + length:
+            return []
+        with memoryview(rest) as view:
+            frame = (rest[4], bytes(view[HEADER_SIZE : 4 + length]))
+            following = bytes(view[4 + length :])
+        self._rest = bytearray()
+        self.partial = 0
+        self._virgin = False
+        return [frame, *self.split(following)]
 
     def _keep(self, data: bytes, start: int) -> None:
         """Move a begun frame to a growing buffer, so that many small pieces cost linear time."""
@@ -112,19 +151,6 @@ class FrameReader:
             return int(length)
         self.fault = self._bad_length(length, bytes(rest[:16]))
         return None
-
-    def _first_of_rest(self) -> bytes:
-        """Where the frame that was begun is whole now, hand it out, and return what follows it."""
-        rest, length = self._rest, self._length_of_rest()
-        if length is None or len(rest) < 4 + length:
-            return b""
-        with memoryview(rest) as view:
-            self.frames.append((rest[4], bytes(view[HEADER_SIZE : 4 + length])))
-            following = bytes(view[4 + length :])
-        self._rest = bytearray()
-        self.partial = 0
-        self._virgin = False
-        return following
 
     def _bad_length(self, length: int, head: bytes) -> RemoteProtocolError:
         foreign = looks_like(head) if self._virgin else None

@@ -31,6 +31,7 @@ ORDER: Final[dict[int, int]] = {
 }
 """Command code -> place of its slot, from the earliest stage to the latest. UNKNOWN lasts until any other command."""
 
+_EMPTY: Final[tuple[None, ...]] = (None,) * len(ORDER)
 _CONNECTION: Final = ORDER[Command.HELO]
 
 
@@ -46,10 +47,11 @@ class MacroStore:
         limit: Most macros accepted in one packet.
     """
 
-    __slots__ = ("_decoded", "_limit", "_slots", "top")
+    __slots__ = ("_decoded", "_limit", "_most", "_slots", "top")
 
     def __init__(self, limit: int = 256) -> None:
         self._limit = limit
+        self._most = 2 * limit
         self._slots: list[bytes | None] = [None] * len(ORDER)
         self._decoded: dict[int, dict[str, str]] = {}
         self.top = -1
@@ -63,9 +65,9 @@ class MacroStore:
             LimitExceeded: It holds more macros than the limit.
         """
         count = payload.count(0, 1)
-        if not payload or count & 1 or (len(payload) > 1 and (payload[-1] or not count)):
-            Macros.decode(payload)  # raises with the reason
-        if count > 2 * self._limit:
+        if count & 1 or not count or payload[-1]:
+            Macros.decode(payload)  # raises with the reason, unless it is a packet without macros
+        if count > self._most:
             raise LimitExceeded(
                 f"{count // 2} macros in one packet, the limit is {self._limit}",
                 limit=self._limit,
@@ -82,10 +84,12 @@ class MacroStore:
 
     def clear_after(self, order: int) -> None:
         """Forget the macros of all stages later than the one at this place of `ORDER`."""
-        for later in range(order + 1, self.top + 1):
-            self._slots[later] = None
-            self._decoded.pop(later, None)
-        self.top = min(self.top, order)
+        if order < self.top:
+            self._slots[order + 1 :] = _EMPTY[order + 1 :]
+            if self._decoded:
+                for later in range(order + 1, self.top + 1):
+                    self._decoded.pop(later, None)
+            self.top = order
 
     def clear_message(self) -> None:
         """Forget the macros of the message; those of the connection stay."""

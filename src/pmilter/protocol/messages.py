@@ -440,49 +440,63 @@ class QuitNc(Message):
 # --- replies ---------------------------------------------------------------------------------------------------------
 
 
-class Continue(Message):
+class _Word(Message):
+    """A reply that is its code alone."""
+
+    __slots__ = ()
+    _frame: ClassVar[bytes]
+
+    def __init_subclass__(cls) -> None:
+        cls._frame = encode_frame(cls.code)
+
+    def encode(self) -> bytes:
+        """Return the whole frame."""
+        return self._frame
+
+
+class Continue(_Word):
     """Go on."""
 
     __slots__ = ()
     code = Answer.CONTINUE
 
 
-class Accept(Message):
+class Accept(_Word):
     """Accept; show this filter no more of it."""
 
     __slots__ = ()
     code = Answer.ACCEPT
 
 
-class Reject(Message):
+class Reject(_Word):
     """Refuse with the MTA's own 5xx text."""
 
     __slots__ = ()
     code = Answer.REJECT
 
 
-class Tempfail(Message):
+class Tempfail(_Word):
     """Refuse with the MTA's own 4xx text."""
 
     __slots__ = ()
     code = Answer.TEMPFAIL
 
 
-class Discard(Message):
+class Discard(_Word):
     """Accept towards the client and drop the message."""
 
     __slots__ = ()
     code = Answer.DISCARD
 
 
-class Skip(Message):
+class Skip(_Word):
     """Show no more body chunks."""
 
     __slots__ = ()
     code = Answer.SKIP
 
 
-class Progress(Message):
+class Progress(_Word):
     """Still working; restarts the MTA's timer."""
 
     __slots__ = ()

@@ -318,6 +318,14 @@ GRANTS: Final[dict[int, Grant]] = {
 """Change code -> grant. The version is where it appeared; what counts is the agreed action alone."""
 
 
+# Looked up once: an enum's member costs a Python call on 3.11.
+_BODYEOB: Final = int(Command.BODYEOB)
+_IDLE: Final = State.IDLE
+_POSITIVE: Final = frozenset({Answer.CONTINUE, Answer.SKIP})
+_NARROW: Final = frozenset({Command.RCPT, Command.UNKNOWN})
+_FINAL: Final = frozenset({Answer.ACCEPT, Answer.DISCARD})
+
+
 def state_after_reply(command: int, state: State, answer: int) -> State:
     """Return the state after a command was answered.
 
@@ -326,10 +334,10 @@ def state_after_reply(command: int, state: State, answer: int) -> State:
         state: The state that the command led to.
         answer: Code of the reply.
     """
-    if command == Command.BODYEOB:
-        return State.IDLE
-    if answer in {Answer.CONTINUE, Answer.SKIP} or state not in OPEN:
+    if command == _BODYEOB:
+        return _IDLE
+    if answer in _POSITIVE or state not in OPEN:
         return state
-    if command in {Command.RCPT, Command.UNKNOWN} and answer not in {Answer.ACCEPT, Answer.DISCARD}:
+    if command in _NARROW and answer not in _FINAL:
         return state  # concerns that recipient or that command alone
     return State.DECIDED

@@ -26,9 +26,30 @@ class Entry(NamedTuple):
     """Place of its macros in `macros.ORDER`; commands without any clear none."""
 
 
-Row = dict[int, tuple[Move, frozenset[Answer], State, int]]
-"""What the commands mean in one state, those that are legal there: move, what may answer it, the state after it, and the place of
-`macros.ORDER` beyond which it clears."""
+class Arrival:
+    """What the arrival of one command means in one state.
+
+    Attributes:
+        move: What it means.
+        replies: What may answer it; empty where nothing does.
+        state: State after it.
+        order: Place in `macros.ORDER` beyond which it clears.
+    """
+
+    __slots__ = ("move", "order", "replies", "state")
+
+    def __init__(self, move: Move, replies: frozenset[Answer], state: State, order: int) -> None:
+        self.move = move
+        self.replies = replies
+        self.state = state
+        self.order = order
+
+
+MACROS: Final = Arrival(Move.NEXT, _NONE, State.START, 0)
+"""Stands for the arrival of a macro packet wherever it is legal: it moves nothing."""
+
+Row = dict[int, Arrival]
+"""What the commands mean in one state, those that are legal there."""
 
 
 class Terms(NamedTuple):
@@ -56,16 +77,18 @@ def terms(version: int, steps: int) -> Terms:
 
 def _row(entries: dict[int, Entry], state: State) -> Row:
     row: Row = {}
-    for code, (moves_, replies, following, order) in entries.items():
-        move = moves_[state]
+    for code, entry in entries.items():
+        move = entry.moves[state]
         if move is Move.ILLEGAL:
             continue
-        if move is Move.REPEAT:  # of what was decided, nothing changes any more
-            row[code] = (move, replies, state, len(ORDER))
+        if code == Command.MACRO:
+            row[code] = MACROS
+        elif move is Move.REPEAT:  # of what was decided, nothing changes any more
+            row[code] = Arrival(move, entry.replies, state, len(ORDER))
         elif code == Command.ABORT and state >= State.IDLE:
-            row[code] = (move, replies, State.IDLE, order)
+            row[code] = Arrival(move, entry.replies, State.IDLE, entry.order)
         else:
-            row[code] = (move, replies, following or state, order)
+            row[code] = Arrival(move, entry.replies, entry.state or state, entry.order)
     return row
 
 
