@@ -16,9 +16,8 @@ from pmilter.logs import (
     JsonFormatter,
     TextFormatter,
     ids_text,
-    separate_context,
-    spot,
 )
+from pmilter.spot import separate_context, spot
 from pmilter.testing import Mta
 
 

@@ -18,6 +18,7 @@ MODULES: Final = (
     "pmilter.protocol.macros",
     "pmilter.protocol.terms",
     "pmilter.requests",
+    "pmilter.spot",
     "pmilter.verdicts",
 )
 """The modules that run for every command of every mail. The build reads this list."""

@@ -15,7 +15,6 @@ from pmilter.effects import Call, Effect, Receive, Send, call_at_once
 from pmilter.errors import ConnectionClosed, MilterError, MilterTimeout
 from pmilter.facts import Facts
 from pmilter.intake import Intake
-from pmilter.logs import spot
 from pmilter.outcomes import CallFailed, CallTimedOut
 from pmilter.protocol.constants import (
     ACTIONS,
@@ -33,6 +32,7 @@ from pmilter.protocol.rules import OPEN, Move
 from pmilter.reply import Reply
 from pmilter.requests import SHUTDOWN, Requests
 from pmilter.service import Service
+from pmilter.spot import spot
 from pmilter.verdicts import NO_ROOM, STOPPING, Verdicts
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Conversation:
         self._intake = Intake(self._facts, self._program.plan.limits, self._context)
         self._verdicts = Verdicts(self._session, self._facts)
 
-    # --- for the log, see `logs.Spot`
+    # --- for the log, see `spot.Spot`
 
     @property
     def connection_id(self) -> str:
@@ -149,7 +149,7 @@ class Conversation:
         every header of every mail.
         """
         session, stages, service = self._session, self._program.stages, self._service
-        reader, split, step = session.reader, session.reader.split, session.step
+        reader = session.reader
         perform, call, here = self._perform, self._call, spot()
         at_once = perform is call_at_once  # then that is done here, which saves a call
         timeout = self._program.plan.timeout
@@ -157,8 +157,8 @@ class Conversation:
         try:
             while data := (yield receive):
                 here.conversation = self
-                for code, payload in split(data):
-                    move = step(code, payload)
+                for code, payload in reader.split(data):
+                    move = session.step(code, payload)
                     if move is not _NEXT:
                         if not move:
                             continue  # macros

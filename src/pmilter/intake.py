@@ -102,11 +102,9 @@ class Intake:
         if self._headers_left < 0 or self._header_bytes_left < 0:
             return None
         # Decoding does not see over a NUL, so one pass over both texts gives the same as one for each.
-        texts = payload.decode("utf-8", "surrogateescape").split("\0")
-        if len(texts) == 3:
-            name, value, rest = texts
-            if not rest:
-                return (self.context, name, value)
+        name, nul, value = payload[:-1].decode("utf-8", "surrogateescape").partition("\0")
+        if nul and "\0" not in value and payload[-1] == 0:
+            return (self.context, name, value)
         wire_name, wire_value = Header.split(
             payload
         )  # raises with the reason, or there are NULs in the value

@@ -22,8 +22,8 @@ from pmilter.dispatchers.eager import parked, stack_of
 from pmilter.dispatchers.handling import REFUSAL_TIME
 from pmilter.effects import Call, Late, Receive
 from pmilter.errors import MilterError, MilterTimeout
-from pmilter.logs import separate_context
 from pmilter.outcomes import CallFailed, CallTimedOut
+from pmilter.spot import separate_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pmilter.dispatchers.pipes import await_writable
 from pmilter.effects import Call, Receive
 from pmilter.errors import MilterTimeout
-from pmilter.logs import spot
 from pmilter.outcomes import CallFailed
+from pmilter.spot import spot
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -71,7 +71,7 @@ class FilterSession:
         self._rows = UNNEGOTIATED.rows
         self._row = UNNEGOTIATED.rows[State.START]
         self.due = _NONE
-        self._out: list[bytes] = []
+        self._out = b""
         self.unsent = 0
         self.state = State.START
         self.move = Move.NEXT
@@ -174,13 +174,13 @@ class FilterSession:
         self._rows = self._terms.rows
         self._go_to(self.state)
         self.due = _NONE
-        self._out.append(answer.encode())
+        self._out += answer.encode()
 
     def go_on(self) -> None:
         """Answer the latest command with `Continue`, where a reply is due at all; not for negotiation and end of message."""
         if self.due:
             self.due = _NONE
-            self._out.append(_CONTINUE)
+            self._out += _CONTINUE
 
     def reply(self, answer: Message) -> None:
         """Answer the latest command.
@@ -197,7 +197,7 @@ class FilterSession:
             )
         self.due = _NONE
         frame = answer.encode()
-        self._out.append(frame)
+        self._out += frame
         self.unsent += len(frame)
         self._after_reply(code)
 
@@ -222,7 +222,7 @@ class FilterSession:
         """
         self.check_change(change)
         frame = change.encode()
-        self._out.append(frame)
+        self._out += frame
         return len(frame)
 
     def check_change(self, change: Message) -> None:
@@ -268,10 +268,6 @@ class FilterSession:
     def take(self) -> bytes:
         """Return the bytes to send, and forget them; ``b""`` where there are none."""
         out = self._out
-        if not out:
-            return b""
+        self._out = b""
         self.unsent = 0
-        if len(out) == 1:
-            return out.pop()
-        self._out = []
-        return b"".join(out)
+        return out

@@ -98,6 +98,8 @@ class FrameReader:
         if self._rest:
             return self._split_rest(data)
         size, largest = len(data), self._largest
+        length: int  # declared for mypyc, as is the code
+        code: int
         if size >= HEADER_SIZE:
             length, code = _unpack_header(data)
             if length == size - 4 and length <= largest:  # one frame: the usual case
