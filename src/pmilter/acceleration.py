@@ -9,6 +9,7 @@ from typing import Final
 MODULES: Final = (
     "pmilter.conversation",
     "pmilter.dispatchers.selector",
+    "pmilter.dispatchers.traffic",
     "pmilter.effects",
     "pmilter.facts",
     "pmilter.intake",
