@@ -11,6 +11,7 @@ import contextlib
 import os
 import runpy
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,20 +29,30 @@ def is_wanted() -> bool:
     return os.environ.get(SWITCH, "") not in {"", "0"}
 
 
+def written_in_c() -> list[tuple[str, str]]:
+    """Return names and sources of the modules that are C from the first, where the system has what they call."""
+    if sys.platform != "linux":
+        return []
+    return [("pmilter.dispatchers._traffic", "pmilter/dispatchers/_traffic.c")]
+
+
 def compile_in(folder: Path, modules: tuple[str, ...]) -> list[Path]:
     """Compile modules of the package that stands in a folder; return what was made, relative to the folder."""
     from mypyc.build import mypycify
-    from setuptools import setup
+    from setuptools import Extension, setup
 
     files = [f"{module.replace('.', '/')}.py" for module in modules]
     with contextlib.chdir(folder):
         setup(
             name="pmilter",
-            ext_modules=mypycify(
-                ["--config-file=", "--ignore-missing-imports", *files],
-                group_name="pmilter",
-                debug_level="0",
-            ),
+            ext_modules=[
+                *mypycify(
+                    ["--config-file=", "--ignore-missing-imports", *files],
+                    group_name="pmilter",
+                    debug_level="0",
+                ),
+                *(Extension(name, [source]) for name, source in written_in_c()),
+            ],
             script_args=["--quiet", "build_ext", "--inplace"],
         )
     made = [path.relative_to(folder) for path in folder.rglob("*.so")]

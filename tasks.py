@@ -37,6 +37,8 @@ COMPILED_TESTS: Final = (
     "tests/conformance",
     "tests/properties",
     "tests/dispatchers/test_conformance.py",
+    "tests/dispatchers/test_selector.py",
+    "tests/dispatchers/test_traffic.py",
 )
 """What can tell the compiled form from the source."""
 

@@ -17,6 +17,7 @@ import pytest
 import pmilter
 from pmilter import Milter, acceleration
 from pmilter.conversation import Conversation
+from pmilter.dispatchers import traffic
 from pmilter.effects import call_at_once
 from pmilter.outcomes import CallFailed
 from pmilter.program import Program
@@ -28,6 +29,24 @@ from tests.support.waiting import until
 def test_form_that_is_told_is_that_of_each_hot_module() -> None:
     kinds = {Path(import_module(name).__file__ or "").suffix for name in acceleration.MODULES}
     assert kinds == ({".so"} if pmilter.accelerated else {".py"})
+
+
+def test_system_calls_of_the_compiled_loop_are_c_where_there_is_epoll() -> None:
+    assert (traffic.native is not None) == (pmilter.accelerated and sys.platform == "linux")
+
+
+@pytest.mark.skipif(traffic.native is None, reason="the source form has no such functions")
+@pytest.mark.parametrize("messages", [(), [()], [(None, b"")], [(None, "text")], [(b"", b"", b"")]])
+def test_what_cannot_be_sent_is_an_error_and_no_crash(messages: Any) -> None:
+    with pytest.raises((TypeError, AttributeError)):
+        traffic.native.send(messages)
+
+
+@pytest.mark.skipif(traffic.native is None, reason="the source form has no such functions")
+@pytest.mark.parametrize("most", [0, 65, -1])
+def test_counts_that_no_round_can_have_are_refused(most: int) -> None:
+    with pytest.raises(ValueError, match="from 1 to 64"):
+        traffic.native.receive(0, 0.0, most, {}, 1, False)
 
 
 def test_form_is_told_by_the_command_in_the_documentation() -> None:

@@ -140,12 +140,26 @@ def test_removed_line_is_not_received_from(traffic: Traffic[Line], pairs: list[P
     assert traffic.receive(0.0) == ([], [])
 
 
-def test_error_of_a_line_is_told_with_its_descriptor(traffic: Traffic[Line]) -> None:
+def connected_over_tcp() -> Pair:
     with socket.create_server(("127.0.0.1", 0)) as server:
         theirs = socket.create_connection(server.getsockname())
         ours, _ = server.accept()
-    ours.setblocking(False)
-    line = Line(ours)
+    return Pair(ours, theirs)
+
+
+def test_receiving_with_quick_acknowledgements_is_no_different() -> None:
+    traffic: Traffic[Line] = Traffic(quickack=True)
+    pair = connected_over_tcp()
+    traffic.add(pair.line)
+    pair.theirs.send(b"x")
+    assert traffic.receive(SOON) == ([(pair.line, b"x")], [])
+    pair.close()
+    traffic.close()
+
+
+def test_error_of_a_line_is_told_with_its_descriptor(traffic: Traffic[Line]) -> None:
+    pair = connected_over_tcp()
+    line, theirs = pair.line, pair.theirs
     traffic.add(line)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     theirs.close()  # with a reset
@@ -154,7 +168,7 @@ def test_error_of_a_line_is_told_with_its_descriptor(traffic: Traffic[Line]) -> 
     [(fd, error)] = others
     assert fd == line.fd
     assert isinstance(error, ConnectionResetError)
-    ours.close()
+    pair.close()
 
 
 def test_messages_are_sent_each_to_its_socket(pairs: list[Pair]) -> None:

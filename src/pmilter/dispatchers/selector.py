@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -88,7 +89,9 @@ class _Loop:
         handler.at_once = True
         self._handler = handler
         self._serving = handler.serving
-        self._traffic: Traffic[_Connection] = Traffic()
+        self._traffic: Traffic[_Connection] = Traffic(
+            quickack=listener.socket.family != socket.AF_UNIX
+        )
         self._doorway = Doorway(
             listener, handler, places, self._traffic.watch, self._traffic.unwatch
         )

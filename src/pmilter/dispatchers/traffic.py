@@ -14,6 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from pmilter.dispatchers.driver import LONG_READ_SIZE, QUICKACK, READ_SIZE
 
+try:
+    from pmilter.dispatchers import _traffic
+except ImportError:
+    native: Any = None
+else:
+    native = _traffic  # of the compiled form: see docs/acceleration.md
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -34,25 +41,29 @@ class Line:
         sock: The same.
         fd: Its descriptor.
         read_size: Bytes to ask for.
-        quickack: Whether the other end's next write waits for an acknowledgement at once.
     """
 
-    __slots__ = ("fd", "quickack", "read_size", "sock")
+    __slots__ = ("fd", "read_size", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.read_size = READ_SIZE
-        self.quickack = sock.family != socket.AF_UNIX and QUICKACK is not None
 
 
 L = TypeVar("L", bound=Line)
 
 
 class Traffic(Generic[L]):
-    """The sockets of one loop. For the loop's thread."""
+    """The sockets of one loop. For the loop's thread.
 
-    def __init__(self) -> None:
+    Args:
+        quickack: Whether to acknowledge what arrives at once, on TCP: Sendmail writes macros and command in two pieces, and the second
+            waits for the first one's acknowledgement.
+    """
+
+    def __init__(self, *, quickack: bool = False) -> None:
+        self._quickack = quickack and QUICKACK is not None
         self._readers: dict[int, L] = {}
         epoll = getattr(select, "epoll", None)
         self._epoll = epoll() if epoll is not None else None
@@ -101,6 +112,12 @@ class Traffic(Generic[L]):
             What was received from some sockets, ``b""`` at end of file; and descriptors of which there is other news: the error that
             receiving gave, or None where they are ready and nothing is received from them.
         """
+        if native is not None and self._epoll is not None:
+            fd = self._epoll.fileno()
+            result: tuple[list[tuple[L, bytes]], list[tuple[int, OSError | None]]] = native.receive(
+                fd, seconds, AT_ONCE, self._readers, LONG_READ_SIZE, self._quickack
+            )
+            return result
         received: list[tuple[L, bytes]] = []
         others: list[tuple[int, OSError | None]] = []
         readers = self._readers
@@ -110,7 +127,7 @@ class Traffic(Generic[L]):
                 others.append((fd, None))
                 continue
             try:
-                if line.quickack:
+                if self._quickack:
                     line.sock.setsockopt(socket.IPPROTO_TCP, QUICKACK or 0, 1)
                 data = os.read(fd, line.read_size)
             except BlockingIOError:
@@ -136,6 +153,9 @@ def send(messages: list[tuple[L, bytes]]) -> list[tuple[L, bytes, OSError | None
     Returns:
         Those that did not take all: what is left, and the error that sending gave where it was not for want of room.
     """
+    if native is not None:
+        rests: list[tuple[L, bytes, OSError | None]] = native.send(messages)
+        return rests
     unsent: list[tuple[L, bytes, OSError | None]] = []
     for line, data in messages:
         try:

@@ -180,7 +180,7 @@ class FilterSession:
         """Answer the latest command with `Continue`, where a reply is due at all; not for negotiation and end of message."""
         if self.due:
             self.due = _NONE
-            self._out += _CONTINUE
+            self._out = self._out + _CONTINUE if self._out else _CONTINUE
 
     def reply(self, answer: Message) -> None:
         """Answer the latest command.

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pmilter.errors import RemoteProtocolError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 HEADER_SIZE: Final = 5
 """Bytes before the payload: the length and the code."""
@@ -90,7 +87,7 @@ class FrameReader:
             raise self.fault
         return None
 
-    def split(self, data: bytes) -> Sequence[tuple[int, bytes]]:
+    def split(self, data: bytes) -> list[tuple[int, bytes]]:
         """Take bytes as they came, and return the frames that are whole now, as (code, payload), for who does without `next_frame`.
 
         What is wrong with the stream after them is in `fault`.
@@ -104,7 +101,7 @@ class FrameReader:
             length, code = _unpack_header(data)
             if length == size - 4 and length <= largest:  # one frame: the usual case
                 self._virgin = False
-                return ((code, data[HEADER_SIZE:]),)
+                return [(code, data[HEADER_SIZE:])]
         frames: list[tuple[int, bytes]] = []
         start = 0
         while size - start >= HEADER_SIZE:
