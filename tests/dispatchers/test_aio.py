@@ -152,6 +152,23 @@ def test_coroutine_callbacks_are_served_by_asyncio_unless_told_otherwise(
         choose_dispatcher(milter)
 
 
+def test_uvloop_serves_as_the_stock_loop_does() -> None:
+    pytest.importorskip("uvloop", reason="an optional package")
+    loops: list[str] = []
+
+    async def helo(_ctx: Context, _name: str) -> None:
+        loops.append(type(asyncio.get_running_loop()).__module__)
+
+    async def envfrom(_ctx: Context, _sender: str, *_: str) -> None:
+        await asyncio.sleep(0.01)
+
+    milter = filter_with(helo=helo, envfrom=envfrom, envrcpt=lambda *_: None)
+    with serve(milter, dispatcher=asyncio_dispatcher(uvloop=True)) as address:
+        with Wire(str(address)) as wire:
+            wire.play(SESSION + "\n>> M <a@x>␀\n<< c\n>> R <b@x>␀\n<< c\n>> Q\n<< EOF")
+    assert loops == ["uvloop"]
+
+
 def test_uvloop_that_is_not_installed_is_asked_for_with_the_way_to_get_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import fcntl
 import logging
+import socket
+import termios
 import threading
+from array import array
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +16,7 @@ from pmilter import Action, Context, Limits, Milter, Reply, Status, asyncio_disp
 from pmilter.testing.rig.serve import serve
 from tests.support.notation import frame
 from tests.support.processes import DEADLINE
+from tests.support.waiting import until
 from tests.support.wire import Wire
 
 if TYPE_CHECKING:
@@ -102,12 +107,12 @@ def test_more_than_a_little_may_come_while_a_callback_runs() -> None:
     assert seen == [60_000] * 16
 
 
+# The conversation sends changes of more than 256 KiB by themselves, less of them with the verdict.
+@pytest.mark.parametrize("size", [250_000, 8_000_000])
 @pytest.mark.parametrize("scheme", ["inet:0@127.0.0.1", "unix"])
 def test_an_answer_larger_than_the_socket_takes_at_once_arrives_whole(
-    scheme: str, tmp_path: Path
+    scheme: str, size: int, tmp_path: Path
 ) -> None:
-    size = 8_000_000
-
     async def eom(ctx: Context) -> None:
         ctx.replacebody(b"x" * size)
 
@@ -123,11 +128,108 @@ def test_an_answer_larger_than_the_socket_takes_at_once_arrives_whole(
         wire.play(">> Q\n<< EOF")
 
 
-def test_peer_that_takes_no_answer_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("early", [True, False])
+def test_what_comes_before_an_answer_is_taken_is_answered_after_it(
+    early: bool,  # whether it comes while the callback still runs
+    tmp_path: Path,
+) -> None:
+    came: Any = None
+
+    async def eom(ctx: Context) -> None:
+        nonlocal came
+        came = asyncio.Event()
+        loops.append(asyncio.get_running_loop())
+        ctx.replacebody(b"x" * 250_000)
+        if early:
+            await came.wait()
+
+    loops: list[asyncio.AbstractEventLoop] = []
+    with (
+        serve(filter_with(eom=eom), f"unix:{tmp_path}/s", dispatcher=asyncio_dispatcher()) as at,
+        Wire(str(at)) as wire,
+    ):
+        wire.play(SESSION + OPENED + "\n>> E")
+        until(lambda: bool(loops))
+        if not early:
+            wire.sock.recv(1, socket.MSG_PEEK)
+        wire.play(">> M <a@x>␀\n>> R <b@x>␀\n>> T")
+        until(lambda: is_received(wire.sock))
+        loops[0].call_soon_threadsafe(came.set)
+        while (answer := wire.answer()).startswith("b "):
+            pass
+        assert answer == "c"
+        wire.play("<< c\n<< c\n<< c\n>> Q\n<< EOF")
+
+
+def is_received(sock: socket.socket) -> bool:
+    """Return whether the other end has received all that was sent."""
+    unread = array("i", [0])
+    fcntl.ioctl(sock, termios.TIOCOUTQ, unread)
+    return unread[0] == 0
+
+
+@pytest.mark.parametrize("size", [250_000, 8_000_000])
+def test_peer_that_is_gone_before_it_has_taken_all_is_closed(size: int, tmp_path: Path) -> None:
+    async def eom(ctx: Context) -> None:
+        ctx.replacebody(b"x" * size)
+
+    async def close(_ctx: Context) -> None:
+        closed.set()
+
+    closed = threading.Event()
+    milter = filter_with(eom=eom, close=close)
+    with serve(milter, f"unix:{tmp_path}/s", dispatcher=asyncio_dispatcher()) as address:
+        with Wire(str(address)) as wire:
+            wire.play(SESSION + OPENED + "\n>> E")
+            wire.sock.recv(1, socket.MSG_PEEK)
+        assert closed.wait(DEADLINE)
+
+
+def test_peer_that_is_gone_before_its_answer_costs_the_others_none(tmp_path: Path) -> None:
+    async def helo(_ctx: Context, name: str) -> None:
+        if name == "gone":
+            gone.close()
+
+    async def close(_ctx: Context) -> None:
+        closed.set()
+
+    closed = threading.Event()
+    milter = filter_with(helo=helo, close=close)
+    with (
+        serve(milter, f"unix:{tmp_path}/s", dispatcher=asyncio_dispatcher()) as address,
+        Wire(str(address)) as gone,
+        Wire(str(address)) as other,
+    ):
+        other.play(SESSION)
+        gone.play(SESSION.replace("H x", "H gone").removesuffix("<< c"))
+        assert closed.wait(DEADLINE)
+        other.play(">> H x␀\n<< c")
+
+
+def test_callback_may_give_another_awaitable_than_a_coroutine() -> None:
+    async def helo(_ctx: Context, _name: str) -> Reply:
+        await asyncio.sleep(0)
+        return Reply(451, None, "from a task")
+
+    class Wrapper:
+        func = staticmethod(helo)
+
+        def __call__(self, ctx: Context, name: str) -> asyncio.Task[Reply]:
+            return asyncio.create_task(helo(ctx, name))
+
+    milter = filter_with(helo=Wrapper())
+    with serve(milter, dispatcher=asyncio_dispatcher()) as address, Wire(str(address)) as wire:
+        wire.play(SESSION.removesuffix("<< c") + "<< y 451 from a task␀")
+
+
+@pytest.mark.parametrize("size", [250_000, 8_000_000])
+def test_peer_that_takes_no_answer_is_closed(
+    size: int, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     caplog.set_level("INFO", "pmilter")
 
     async def eom(ctx: Context) -> None:
-        ctx.replacebody(b"x" * 8_000_000)
+        ctx.replacebody(b"x" * size)
 
     async def close(_ctx: Context) -> None:
         await asyncio.sleep(0)
@@ -135,7 +237,10 @@ def test_peer_that_takes_no_answer_is_closed(caplog: pytest.LogCaptureFixture) -
 
     closed = threading.Event()
     milter = filter_with(Limits(frame_time=0.1), eom=eom, close=close)
-    with serve(milter, dispatcher=asyncio_dispatcher()) as address, Wire(str(address)) as wire:
+    with (
+        serve(milter, f"unix:{tmp_path}/s", dispatcher=asyncio_dispatcher()) as address,
+        Wire(str(address)) as wire,
+    ):
         wire.play(SESSION + OPENED + "\n>> E")
         assert closed.wait(DEADLINE)
     assert any("takes no more" in message for message in caplog.messages)

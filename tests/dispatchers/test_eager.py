@@ -3,38 +3,55 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import time
+from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pmilter.dispatchers.eager import Attendant, Office, parked, stack_of
+from pmilter.dispatchers.eager import PARKED, Attendant, Office, stack_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from pmilter.dispatchers.eager import Run, Work
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
 class Bench:
-    """An office, some work, and steps taken as the loop takes them: outside of all tasks."""
+    """Some work, and steps of it, taken as the loop takes them: outside of all tasks."""
 
-    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
+    def __init__(self, work: Work, office: Office | None = None) -> None:
         self.loop = asyncio.get_running_loop()
-        self.office = Office(self.loop)
-        self.context = contextvars.copy_context()
+        self.office = office or Office(self.loop)
+        self.run: Run = contextvars.copy_context().run
         self.work = work
+        self.attendant: Attendant | None = None
+
+    def attended(self, attendant: Attendant) -> None:
+        self.attendant = attendant
 
     async def send(self, value: object = None) -> Attendant | None:
         return await self.step(self.work.send, value)
 
     async def step(self, step: Callable[[Any], Any], value: object) -> Attendant | None:
-        taken: asyncio.Future[Attendant | None] = self.loop.create_future()
+        self.attendant = None
+        await outside_of_tasks(self.office.take, ((self, step, value),))
+        return self.attendant
 
-        def take() -> None:
-            taken.set_result(self.office.step(self.work, self.context, step, value))
 
-        self.loop.call_soon(take)
-        return await taken
+async def outside_of_tasks(function: Callable[..., object], *arguments: object) -> None:
+    called = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.call_soon(function, *arguments)
+    loop.call_soon(called.set)
+    await called.wait()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  # whatever sets an event would be what is tested
+        await asyncio.sleep(0)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -45,12 +62,13 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 def test_work_that_does_not_wait_goes_from_parking_place_to_parking_place_at_once() -> None:
     seen: list[object] = []
 
-    async def quick(value: object) -> object:
-        return value
+    async def quick(value: object) -> None:
+        seen.append(value)
 
-    async def work() -> None:
+    @coroutine
+    def work() -> Work:
         for _ in range(2):
-            seen.append(await quick(await parked()))
+            yield from quick((yield PARKED))
 
     async def main() -> None:
         bench = Bench(work())
@@ -66,9 +84,10 @@ def test_work_that_does_not_wait_goes_from_parking_place_to_parking_place_at_onc
 def test_what_is_thrown_arrives_where_the_work_is_parked() -> None:
     caught: list[BaseException] = []
 
-    async def work() -> None:
+    @coroutine
+    def work() -> Work:
         try:
-            await parked()
+            yield PARKED
         except KeyError as error:
             caught.append(error)
 
@@ -87,17 +106,18 @@ def test_work_that_waits_is_carried_on_to_where_it_parks(pause: float) -> None:
     done: Any = None
     seen: list[object] = []
 
-    async def slow(number: object) -> object:
+    async def slow(number: object) -> None:
         await asyncio.sleep(pause)
         await asyncio.sleep(pause)
         if number == 1:
             raise ValueError(number)
-        return number
+        seen.append(number)
 
-    async def work() -> None:
+    @coroutine
+    def work() -> Work:
         while True:
             try:
-                seen.append(await slow(await parked()))
+                yield from slow((yield PARKED))
             except ValueError as error:
                 seen.append(type(error))
             done.set()
@@ -120,13 +140,17 @@ def test_task_is_the_same_before_and_after_the_work_waits() -> None:
     done: Any = None
     tasks: list[Any] = []
 
-    async def work() -> None:
+    async def timed() -> None:
         tasks.append(asyncio.current_task())
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await asyncio.sleep(60)
         tasks.append(asyncio.current_task())
         done.set()
+
+    @coroutine
+    def work() -> Work:
+        yield from timed()
 
     async def main() -> None:
         nonlocal done
@@ -144,13 +168,14 @@ def test_all_steps_run_in_the_context_of_the_work() -> None:
     waited: Any = None
     seen: list[str] = []
 
-    async def work() -> None:
+    @coroutine
+    def work() -> Work:
         variable.set("set")
-        await asyncio.sleep(0)
+        yield from asyncio.sleep(0)
         seen.append(variable.get())
         variable.set("changed")
         waited.set()
-        await parked()
+        yield PARKED
         seen.append(variable.get())
         done.set()
 
@@ -171,8 +196,9 @@ def test_all_steps_run_in_the_context_of_the_work() -> None:
 def test_works_that_wait_at_the_same_time_have_an_attendant_each_who_then_serve_others() -> None:
     event: Any = None
 
-    async def work() -> None:
-        await event.wait()
+    @coroutine
+    def work() -> Work:
+        yield from event.wait()
 
     async def main() -> None:
         nonlocal event
@@ -196,9 +222,10 @@ def test_works_that_wait_at_the_same_time_have_an_attendant_each_who_then_serve_
 def test_cancelling_reaches_the_work_and_is_the_end_of_the_attendant() -> None:
     seen: list[str] = []
 
-    async def work() -> None:
+    @coroutine
+    def work() -> Work:
         try:
-            await asyncio.sleep(60)
+            yield from asyncio.sleep(60)
         except asyncio.CancelledError:
             seen.append("cancelled")
 
@@ -217,16 +244,17 @@ def test_work_that_cancels_its_own_task_is_cancelled_where_it_waits_next() -> No
     done: Any = None
     seen: list[str] = []
 
-    async def work() -> None:
+    @coroutine
+    def work() -> Work:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
         try:
-            await asyncio.sleep(60)
+            yield from asyncio.sleep(60)
         except asyncio.CancelledError:
             seen.append("cancelled")
-        await parked()
-        await asyncio.sleep(0)
+        yield PARKED
+        yield from asyncio.sleep(0)
         done.set()
 
     async def main() -> None:
@@ -244,9 +272,10 @@ def test_work_that_cancels_its_own_task_is_cancelled_where_it_waits_next() -> No
 def test_end_of_the_loop_cancels_what_waits() -> None:
     seen: list[str] = []
 
-    async def work() -> None:
+    @coroutine
+    def work() -> Work:
         try:
-            await asyncio.sleep(60)
+            yield from asyncio.sleep(60)
         finally:
             seen.append("cancelled")
 
@@ -257,12 +286,103 @@ def test_end_of_the_loop_cancels_what_waits() -> None:
     assert seen == ["cancelled"]
 
 
+def test_steps_are_taken_in_turn_and_one_that_waits_or_fails_keeps_none_from_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen: list[str] = []
+
+    async def nap() -> None:
+        task = asyncio.current_task()
+        await asyncio.sleep(0)
+        seen.append("napped")
+        assert asyncio.current_task() is task
+
+    @coroutine
+    def quick() -> Work:
+        seen.append("quick")
+        yield PARKED
+
+    @coroutine
+    def slow() -> Work:
+        seen.append("slow")
+        yield from nap()
+
+    async def fail() -> None:
+        raise KeyError("wrong")
+
+    @coroutine
+    def wrong() -> Work:
+        yield from fail()
+
+    async def main() -> None:
+        office = Office(asyncio.get_running_loop())
+        benches = [Bench(work(), office) for work in (slow, quick, slow, wrong, quick)]
+        await outside_of_tasks(office.take, [(bench, bench.work.send, None) for bench in benches])
+        assert seen == ["slow", "quick", "slow", "quick"]
+        first, _, second, *_ = (bench.attendant for bench in benches)
+        assert [bench.attendant is None for bench in benches] == [False, True, False, True, True]
+        assert first is not second
+        await asyncio.wait_for(until(lambda: seen.count("napped") == 2), 10)
+
+    run(main)
+    assert "error in pmilter itself" in caplog.messages
+
+
+def test_what_comes_afterwards_is_called_after_all_steps_and_after_what_an_attendant_carried_on() -> (
+    None
+):
+    seen: list[str] = []
+
+    @coroutine
+    def work() -> Work:
+        seen.append("first")
+        yield PARKED
+        yield from asyncio.sleep(0)
+        seen.append("carried on")
+        yield PARKED
+
+    async def main() -> None:
+        office = Office(asyncio.get_running_loop(), lambda: seen.append("afterwards"))
+        benches = [Bench(work(), office) for _ in range(2)]
+        await outside_of_tasks(office.take, [(bench, bench.work.send, None) for bench in benches])
+        assert seen == ["first", "first", "afterwards"]
+        seen.clear()
+        await benches[0].send()
+        await asyncio.wait_for(until(lambda: "carried on" in seen), 10)
+        assert seen == ["afterwards", "carried on", "afterwards"]
+
+    run(main)
+
+
+def test_time_is_told_anew_when_work_has_waited() -> None:
+    told: list[float] = []
+    office: Any = None
+
+    @coroutine
+    def work() -> Work:
+        told.append(office.now)
+        yield from asyncio.sleep(0.02)
+        told.append(office.now)
+
+    async def main() -> None:
+        nonlocal office
+        office = Office(asyncio.get_running_loop())
+        before = time.monotonic()
+        await Bench(work(), office).send()
+        await asyncio.wait_for(until(lambda: len(told) == 2), 10)
+        assert before <= told[0] <= told[1] - 0.01
+        assert told[1] <= time.monotonic()
+
+    run(main)
+
+
 def test_stack_tells_where_the_innermost_coroutine_waits() -> None:
     async def inner() -> None:
-        await parked()  # the place
+        await asyncio.sleep(0)  # the place
 
-    async def work() -> None:
-        await inner()
+    @coroutine
+    def work() -> Work:
+        yield from inner()
 
     waiting = work()
     waiting.send(None)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.callbacks import is_coroutine_callback
-from pmilter.dispatchers.aio_connection import Connection
+from pmilter.dispatchers.aio_connection import Connection, send_answers
 from pmilter.dispatchers.crew import Crew
 from pmilter.dispatchers.deadlines import pause_between_looks
 from pmilter.dispatchers.doorway import Doorway
@@ -99,6 +99,7 @@ class Server:
         self._places = places
         self.pool = Crew(threads)
         self.connections: set[Connection] = set()
+        self.answers: list[tuple[Connection, bytes]] = []  # to be sent when all have gone on
         self.is_coroutine = _Coroutines()
         self._pause = pause_between_looks(self.limits)
         self._slow: set[Connection] = set()
@@ -110,8 +111,8 @@ class Server:
         """Serve until all has come to its end."""
         self.loop = asyncio.get_running_loop()
         self.loop_thread = threading.get_ident()
-        self.office = Office(self.loop)
-        self.readers = readers_for(self.loop)
+        self.office = Office(self.loop, partial(send_answers, self.answers))
+        self.readers = readers_for(self.loop, self.office)
         self.doorway = Doorway(
             self._listener,
             self.handler,
