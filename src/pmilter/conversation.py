@@ -165,7 +165,8 @@ class Conversation:
                         yield from self._boundary(code, payload, move)
                     stage = stages[code]
                     if stage is not None:
-                        arguments = stage.take(self._intake, payload)
+                        take = stage.take  # in a variable: it is no method of the stage's
+                        arguments = take(self._intake, payload)
                         if (self._verdicts.special or service.stopping) and not self._shows(stage):
                             pass  # it has been answered
                         elif arguments is None:
