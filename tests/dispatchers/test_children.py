@@ -195,6 +195,17 @@ def test_program_that_ignores_the_end_of_children_serves_and_stops(
             assert service.wait(3) == 0
 
 
+def test_system_that_does_not_tell_which_children_have_ended_is_asked_for_each(
+    trace: Trace, tmp_path: Path
+) -> None:
+    def before() -> None:
+        del os.waitid
+
+    with serving(saying(trace), tmp_path, "postfork", before=before) as service:
+        for _ in range(3):
+            await_end(child_of(service, trace), service)
+
+
 def test_children_that_others_started_are_left_alone(trace: Trace, tmp_path: Path) -> None:
     others: list[int] = []
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pmilter import Action, Context, Limits, LocalProtocolError, Milter, Status
-from pmilter.dispatchers.deadlines import Slot
+from pmilter.dispatchers.deadlines import Slot, TakenOver, Watch
 from pmilter.dispatchers.registry import dispatcher_named
 from pmilter.effects import Call
+from pmilter.outcomes import CallFailed
 from pmilter.testing.rig.serve import serve
 from tests.support.processes import DEADLINE
 from tests.support.wire import Wire
@@ -183,19 +184,77 @@ def test_where_no_thread_can_be_started_for_a_late_call_it_is_taken_over_at_a_la
 
     slot = Slot(take_over, 1.0)
     ticket = slot.enter()
+
+    def callback() -> None:
+        for _ in range(2):
+            slot.look(time.monotonic() + 6)
+            assert taken == []
+
     call = Call()
     call.stage, call.timeout = "helo", 5.0
-    slot.begin(call, ticket)
-    for _ in range(2):
-        slot.look(time.monotonic() + 6)
-        assert taken == []
+    call.function, call.arguments = callback, ()
+    with pytest.raises(TakenOver):  # though it returns now, its time was up
+        slot.perform(call, ticket)
     (message,) = caplog.messages
     assert "can't start new thread" in message
-    assert slot.end(ticket) is not None  # though it returns now, its time was up
     for _ in range(2):
         slot.look(time.monotonic() + 6)
         (error,) = taken
         assert error.stage == "helo"
+
+
+def a_call(function: Callable[[], object], timeout: float | None = 5.0) -> Call:
+    call = Call()
+    call.stage, call.timeout, call.function, call.arguments = "helo", timeout, function, ()
+    return call
+
+
+@pytest.mark.parametrize(("timeout", "within"), [(5.0, (5.0, 7.0)), (None, (0.0, 0.0))])
+def test_parent_is_shown_by_when_a_call_under_way_must_have_ended(
+    timeout: float | None, within: tuple[float, float]
+) -> None:
+    due = memoryview(bytearray(8)).cast("d")
+    slot = Slot(lambda _: None, 1.0, due)
+    shown: list[float] = []
+    before = time.monotonic() if timeout else 0.0
+    slot.perform(a_call(lambda: shown.append(due[0]), timeout), slot.enter())
+    least, most = within
+    assert before + least <= shown[0] <= before + most
+    assert due[0] == 0.0
+
+
+def test_call_that_raises_is_not_due_any_more() -> None:
+    due = memoryview(bytearray(8)).cast("d")
+    slot = Slot(lambda _: None, 1.0, due)
+    with pytest.raises(CallFailed):
+        slot.perform(a_call(lambda: 1 // 0), slot.enter())
+    assert due[0] == 0.0
+
+
+def test_call_that_was_taken_over_is_due_until_another_thread_goes_on() -> None:
+    due = memoryview(bytearray(8)).cast("d")
+    slot = Slot(lambda _: None, 1.0, due)
+    with pytest.raises(TakenOver):
+        slot.perform(a_call(lambda: slot.look(time.monotonic() + 6)), slot.enter())
+    assert due[0] > 0.0  # until another thread has really taken it over
+    slot.enter()
+    assert due[0] == 0.0
+
+
+def test_watch_ends_when_it_is_closed_and_has_nothing_left() -> None:
+    watch = Watch(QUICK)
+    slots = [watch.slot(lambda _: None) for _ in range(3)]
+    for slot in slots:
+        watch.forget(slot)
+
+    def close() -> None:
+        watch.close()
+        watch.close()
+
+    closing = threading.Thread(target=close, daemon=True)
+    closing.start()
+    closing.join(DEADLINE)
+    assert not closing.is_alive()
 
 
 @THREADED

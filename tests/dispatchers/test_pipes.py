@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pmilter.dispatchers.pipes import Pipe, await_readable, await_writable, line
+from tests.support.processes import in_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,41 @@ def test_pipe_that_nobody_reads_can_be_written_for_ever(pipe: Pipe) -> None:
 def test_empty_pipe_can_be_drained(pipe: Pipe) -> None:
     pipe.drain()
     assert not readable(pipe.reader)
+
+
+def test_what_was_written_before_anybody_polls_is_not_lost(pipe: Pipe) -> None:
+    pipe.write()
+    assert readable(pipe.reader)
+
+
+def test_what_was_drained_before_anybody_polls_is_gone(pipe: Pipe) -> None:
+    pipe.write()
+    pipe.drain()
+    assert not readable(pipe.reader)
+
+
+def test_pipe_that_is_open_before_a_fork_is_shared() -> None:
+    pipe = Pipe()
+    pipe.open()
+    in_child(pipe.write)
+    assert readable(pipe.reader)
+    pipe.close()
+
+
+def test_threads_that_begin_to_poll_at_once_poll_the_same() -> None:
+    for _ in range(50):
+        pipe = Pipe()
+        readers: list[int] = []
+        threads = [
+            threading.Thread(target=lambda: readers.append(pipe.reader))  # noqa: B023  # joined below
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(set(readers)) == 1
+        pipe.close()
 
 
 def test_write_wakes_who_waits(pipe: Pipe) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,7 +11,13 @@ import pytest
 
 from pmilter import Limits, Milter
 from pmilter.dispatchers.serving import Serving
-from pmilter.dispatchers.signals import SIGNALS, release_signals, signals_held, signals_to
+from pmilter.dispatchers.signals import (
+    SIGNALS,
+    inherit_signals,
+    release_signals,
+    signals_held,
+    signals_to,
+)
 from tests.support.playbook import filter_of, returns
 from tests.support.processes import DEADLINE, in_child
 from tests.support.service import DISPATCHERS, Service, serving
@@ -127,6 +134,26 @@ def test_handlers_are_put_back() -> None:
         assert [signal.getsignal(number) for number in SIGNALS] == before
 
     in_child(work)
+
+
+@pytest.mark.parametrize("handled", [True, False])
+def test_child_has_the_signals_of_the_service_whether_its_parent_has_or_not(
+    *, handled: bool
+) -> None:
+    serving = Serving(1.0)
+
+    def child() -> None:
+        inherit_signals(serving)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert serving.stopping
+
+    def parent() -> None:
+        with signals_to(serving) if handled else contextlib.nullcontext():
+            in_child(child)
+            assert not serving.stopping
+
+    in_child(parent)
+    serving.close()
 
 
 def test_other_threads_leave_handlers_alone() -> None:

@@ -9,11 +9,11 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from pmilter.dispatchers.pipes import line
 from pmilter.dispatchers.scoreboard import Census, Scoreboard, State, together
-from pmilter.dispatchers.signals import release_signals, signals_held, take_signals
+from pmilter.dispatchers.signals import inherit_signals, release_signals, signals_held
 from pmilter.dispatchers.supervisor import (
     SIGNALS,
     TICK,
@@ -44,13 +44,6 @@ _CHECK: Final = 0.02
 
 _ENDING: Final = 2.0
 """Seconds that a process takes, over its own grace period, to end its children."""
-
-
-class Child(NamedTuple):
-    """A child that was started and not buried yet."""
-
-    row: Row
-    line: ParentEnd | None
 
 
 class Children:
@@ -85,7 +78,9 @@ class Children:
         self._on_event = on_event
         self._on_done = on_done
         self._done: set[int] = set()
-        self._children: dict[int, Child] = {}
+        # Those that were started and not buried yet.
+        self._rows: dict[int, Row] = {}
+        self._lines: dict[int, ParentEnd] = {}
         self._past = Census()
         self._next_look = 0.0
         serving.census = self._census
@@ -93,7 +88,7 @@ class Children:
 
     def __len__(self) -> int:
         """Return how many there are, as of the last look."""
-        return len(self._children)
+        return len(self._rows)
 
     # --- looking after them
 
@@ -121,52 +116,51 @@ class Children:
     def look(self) -> None:
         """Bury those that have ended, look after the others, start what is missing."""
         self._next_look = time.monotonic() + TICK
+        self.note_done()
         exits = self._reap()
-        reports = {pid: self._report(pid, child.row) for pid, child in self._children.items()}
-        self._step(exits, reports)
+        reports = {pid: self._report(pid, row) for pid, row in self._rows.items()}
+        order = _order(self._serving)
+        now = time.monotonic()
+        self._perform(self._supervisor.step(now, exits=exits, reports=reports, order=order))
         self._serving.publish()
 
     def look_sometimes(self) -> None:
-        """Bury those that have ended; look after the others if that was not done for a second."""
+        """Bury those that have ended, for few system calls; look after the others if that was not done for a while."""
         if time.monotonic() >= self._next_look:
             self.look()
-        elif exits := self._reap():
-            self._step(exits, {})
+        elif exits := self._reap_ended():
+            self._perform(self._supervisor.bury(time.monotonic(), exits))
 
-    def _step(self, exits: dict[int, Exit], reports: dict[int, Report]) -> None:
-        order = _order(self._serving)
-        now = time.monotonic()
-        for action in self._supervisor.step(now, exits=exits, reports=reports, order=order):
-            self._perform(action)
+    def note_done(self) -> None:
+        """Tell of those that have done their work, though they are still there."""
+        for pid, row in self._rows.items():
+            if pid not in self._done and _is_done(row, has_line=pid in self._lines):
+                self._note_done(pid)
 
-    def _perform(self, action: Action) -> None:
-        match action:
-            case Spawn(generation) if self._work is not None:
-                self.start(self._work, generation=generation, with_line=True)
-            case Tell(pid, rung):
-                self._tell(pid, rung)
-            case Say(level, text):
-                logger.log(level, "%s", text)
-            case Began() | Refused():
-                self._on_event(action)
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Spawn(generation) if self._work is not None:
+                    self.start(self._work, generation=generation, with_line=True)
+                case Tell(pid, rung):
+                    self._tell(pid, rung)
+                case Say(level, text):
+                    logger.log(level, "%s", text)
+                case Began() | Refused():
+                    self._on_event(action)
 
     def _tell(self, pid: int, rung: Rung) -> None:
-        child = self._children[pid]
         if rung is not Rung.DRAIN:
             with contextlib.suppress(ProcessLookupError):  # see _exit_code
                 os.kill(pid, SIGNALS[rung])
-        elif child.line is not None:
-            child.line.order_drain()
+        elif pid in self._lines:
+            self._lines[pid].order_drain()
 
     def _wait(self) -> None:
         """Wait until something happens, or it is time for a look."""
-        lines = {
-            child.line.fileno(): child.line
-            for child in self._children.values()
-            if child.line is not None
-        }
+        lines = {line.fileno(): line for line in self._lines.values()}
         seconds = self._supervisor.pause(time.monotonic())
-        if len(lines) < len(self._children):
+        if len(lines) < len(self._rows):
             seconds = min(seconds, _CHECK)
         for fd in self._serving.wait(seconds, lines):
             lines[fd].read()
@@ -201,7 +195,9 @@ class Children:
             _close(*ends)
             return None
         _close(ends[1])
-        self._children[pid] = Child(row, ends[0])
+        self._rows[pid] = row
+        if ends[0] is not None:
+            self._lines[pid] = ends[0]
         self._supervisor.spawned(pid, now, generation)
         return pid
 
@@ -217,7 +213,7 @@ class Children:
             pid = os.fork()
             if pid == 0:
                 # A parent's end that is open here would hide the parent's death.
-                _close(ours, *(child.line for child in self._children.values()))
+                _close(ours, *self._lines.values())
                 self._be_child(work, row, theirs, mask)
         return pid
 
@@ -227,9 +223,8 @@ class Children:
         """Be the child. Nothing of the parent's (finally blocks, exit handlers) must run here."""
         status = 1
         try:
-            self._children.clear()
             self._serving.begin_child(row, line)
-            take_signals(self._serving)
+            inherit_signals(self._serving)
             release_signals(mask)
             work()
             row.state = State.DONE
@@ -244,24 +239,32 @@ class Children:
     def _reap(self) -> dict[int, Exit]:
         """Bury the children that have ended; only ours, whoever else forks in this process."""
         exits = {}
-        for pid, child in tuple(self._children.items()):
-            if _is_done(child):
-                self._note_done(pid)
-            code = _exit_code(pid, gone=child.line is not None and child.line.ended)
+        for pid in tuple(self._rows):
+            line = self._lines.get(pid)
+            code = _exit_code(pid, gone=line is not None and line.ended)
             if code is not None:
-                exits[pid] = self._bury(pid, child, code)
+                exits[pid] = self._bury(pid, code)
         return exits
 
-    def _bury(self, pid: int, child: Child, code: int) -> Exit:
-        del self._children[pid]
+    def _reap_ended(self) -> dict[int, Exit]:
+        """Bury the children that have ended, without asking for each of those that live where the system tells which have."""
+        exits = {}
+        while (pid := _one_ended()) in self._rows:
+            exits[pid] = self._bury(pid, _exit_code(pid, gone=False) or 0)
+        return (
+            exits | self._reap() if pid else exits
+        )  # a zombie of somebody else's hides those behind it
+
+    def _bury(self, pid: int, code: int) -> Exit:
+        row = self._rows.pop(pid)
         text = ""
-        if child.line is not None:
-            child.line.read()
-            text = child.line.text
-            child.line.close()
-        self._past = together(self._past, child.row.census().past())
-        report = _report(child.row)
-        self._board.give_back(child.row)
+        if line := self._lines.pop(pid, None):
+            line.read()
+            text = line.text
+            line.close()
+        self._past = together(self._past, row.census().past())
+        report = _report(row)
+        self._board.give_back(row)
         self._note_done(pid)
         self._done.discard(pid)
         return Exit(code, report, text)
@@ -278,7 +281,7 @@ class Children:
         return report._replace(memory=_resident(pid)) if self._watch_memory else report
 
     def _census(self) -> Census:
-        rows = [child.row.census() for child in self._children.values()]
+        rows = [row.census() for row in self._rows.values()]
         return together(
             self._past, self._serving.connections.census(), Census(children=len(rows)), *rows
         )
@@ -318,12 +321,23 @@ def _report(row: Row) -> Report:
     return Report(State(int(row.state)), row.requests > 0, row.due, grace=row.grace)
 
 
-def _is_done(child: Child) -> bool:
+def _is_done(row: Row, *, has_line: bool) -> bool:
     """Return whether a child has done its work; one without a line has when its connection has ended."""
-    row = child.row
     return row.state == State.DONE or (
-        child.line is None and row.state == State.READY and not row.connections
+        not has_line and row.state == State.READY and not row.connections
     )
+
+
+def _one_ended() -> int:
+    """Return a child that has ended, whoever has forked it; 0 where there is none, below 0 where that cannot be told."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (
+        AttributeError,
+        ChildProcessError,
+    ):  # macOS has it not; or the kernel reaps, or none is left
+        return -1
+    return 0 if ended is None else ended.si_pid
 
 
 def _exit_code(pid: int, *, gone: bool) -> int | None:

@@ -60,9 +60,10 @@ class Connections:
             self.probes += 1
 
     def enter(self, conn: socket.socket) -> None:
-        """Note a connection that is being served."""
-        self._open.add(conn)
-        self._changed()
+        """Note a connection that is being served; again, where that is noted already."""
+        if conn not in self._open:
+            self._open.add(conn)
+            self._changed()
 
     def leave(self, conn: socket.socket) -> None:
         """Forget a connection."""

@@ -13,11 +13,13 @@ import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Final
+from _thread import start_new_thread
+from typing import TYPE_CHECKING, Any, Final
 
+from pmilter.dispatchers.scoreboard import MARGIN
 from pmilter.effects import Late
 from pmilter.errors import MilterError
-from pmilter.outcomes import CallTimedOut
+from pmilter.outcomes import CallFailed, CallTimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,16 +44,30 @@ Appending and popping are atomic, so that the usual case needs no lock.
 """
 
 
+class TakenOver(Exception):  # it tells of an event, not of an error
+    """Another thread carries the conversation on.
+
+    Attributes:
+        late: What is to be finished, on the thread where the late callback ran.
+    """
+
+    def __init__(self, late: Late) -> None:
+        super().__init__()
+        self.late = late
+
+
 class Slot:
     """The call that one connection has under way. The conversation's thread begins and ends it; the watch may take it over.
 
     Args:
         take_over: Carries the conversation on with what is to be thrown into it; called on the watch's thread, must not block.
         progress_every: Seconds between two automatic progress frames.
+        due: Where to show the parent process by when the call must have ended, see `scoreboard.Row.due`; None to show nothing.
     """
 
     __slots__ = (
         "_call",
+        "_due",
         "_lock",
         "_overdue",
         "_progress_at",
@@ -62,9 +78,15 @@ class Slot:
         "_ticket",
     )
 
-    def __init__(self, take_over: Callable[[CallTimedOut], None], progress_every: float) -> None:
+    def __init__(
+        self,
+        take_over: Callable[[CallTimedOut], None],
+        progress_every: float,
+        due: memoryview[float] | None = None,
+    ) -> None:
         self._take_over = take_over
         self._progress_every = progress_every
+        self._due = due
         self._lock = threading.Lock()
         self._ticket: Ticket = []
         self._call: Call | None = None
@@ -77,27 +99,41 @@ class Slot:
         """Return the ticket of the calling thread, which performs the conversation from now on."""
         self._thread = threading.get_ident()
         self._ticket = []
+        if self._due is not None:
+            self._due[0] = 0.0  # what was taken over is not waited for
         return self._ticket
 
-    def begin(self, call: Call, ticket: Ticket) -> None:
-        """Note that a call begins on this thread."""
+    def perform(self, call: Call, ticket: Ticket) -> Any:
+        """Call a callback on this thread, and return what it returns.
+
+        Raises:
+            CallFailed: It has raised something.
+            TakenOver: It has returned, or raised, too late.
+        """
         self._call = call
-        timeout = call.timeout
+        timeout, due = call.timeout, self._due
         if timeout is None:
             call.deadline = None
             ticket.append(_NEVER)
         else:
             deadline = call.deadline = time.monotonic() + timeout
             ticket.append(deadline)
-
-    def end(self, ticket: Ticket) -> Late | None:
-        """Note that a call has returned; where it was taken over, return what is to be finished."""
+            if due is not None:
+                due[0] = deadline + MARGIN
         try:
-            what = ticket.pop()
-        except IndexError:
-            with self._lock:  # the watch is just looking at it
+            return call.function(*call.arguments)
+        except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
+            raise CallFailed(error) from None
+        finally:
+            try:
                 what = ticket.pop()
-        return None if type(what) is float else what  # type: ignore[return-value]  # else it is a Late
+            except IndexError:
+                with self._lock:  # the watch is just looking at it
+                    what = ticket.pop()
+            if isinstance(what, Late):
+                raise TakenOver(what)
+            if due is not None:
+                due[0] = 0.0
 
     def look(self, now: float) -> None:
         """Take the call over where its time is up; send progress where that is due. For the watch."""
@@ -169,54 +205,86 @@ class Watch:
         limits: Tell how often to look.
         on_stuck: Called on a connection's thread when its conversation has ended and the late callback still has not returned
             after the grace period; a process that serves nothing else ends itself then.
+        due: For a process with one slot: where to show its parent by when the call under way must have ended.
     """
 
-    def __init__(self, limits: Limits, on_stuck: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        on_stuck: Callable[[], None] | None = None,
+        due: memoryview[float] | None = None,
+    ) -> None:
         self._pause = pause_between_looks(limits)
-        self._limits = limits
-        self._slots: set[Slot] = set()
-        self._some = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._progress_time = limits.progress_time
+        self._due = due
+        self._slots: set[Slot] = set()  # adding, removing and copying are atomic
+        self._starting = threading.Lock()
+        self._bell = _held()  # released to wake the thread
+        self._gone = _held()  # released by the thread at its end
+        self._started = False
+        self._idle = False
         self._closed = False
-        self._ended = threading.Event()
         self.grace = limits.grace
         self.on_stuck = on_stuck
 
+    @property
+    def shows_due(self) -> bool:
+        """Whether it shows the calls under way to the parent process, so that nobody else need."""
+        return self._due is not None
+
     def slot(self, take_over: Callable[[CallTimedOut], None]) -> Slot:
-        """Return a slot that is looked after until `forget`."""
-        slot = Slot(take_over, self._limits.progress_time)
-        with self._some:
-            self._slots.add(slot)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="pmilter-watch", daemon=True)
-                self._thread.start()
-            self._some.notify()
+        """Return a slot that is looked after until `forget`.
+
+        Raises:
+            RuntimeError: The thread cannot be started.
+        """
+        if not self._started:
+            self._start()
+        slot = Slot(take_over, self._progress_time, self._due)
+        self._slots.add(slot)
+        if self._idle:
+            self._ring()
         return slot
 
     def forget(self, slot: Slot) -> None:
         """Stop looking after a slot."""
-        with self._some:
-            self._slots.discard(slot)
+        self._slots.discard(slot)
 
     def close(self) -> None:
         """End the thread, once no slot is left."""
-        with self._some:
-            self._closed = True
-            self._ended.set()
-            self._some.notify()
-            thread = self._thread
-        if thread is not None and not self._slots:
-            thread.join()
+        self._closed = True
+        self._ring()
+        if self._started and not self._slots:
+            with self._gone:
+                pass
+
+    def _start(self) -> None:
+        with self._starting:
+            if not self._started:
+                # What `threading` does beyond this costs a child that was forked for one connection more than the thread does.
+                start_new_thread(self._run, ())
+                self._started = True
+
+    def _ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it rings already, or the thread was never started
+            self._bell.release()
 
     def _run(self) -> None:
-        while True:
-            with self._some:
-                while not self._slots:
-                    if self._closed:
-                        return
-                    self._some.wait()
-                slots = tuple(self._slots)
-            now = time.monotonic()
-            for slot in slots:
-                slot.look(now)
-            self._ended.wait(self._pause)
+        try:
+            while self._slots or not self._closed:
+                self._idle = (
+                    True  # before the look at the slots: who adds one looks here afterwards
+                )
+                self._idle = not self._slots
+                self._bell.acquire(timeout=-1 if self._idle else self._pause)
+                now = time.monotonic()
+                for slot in tuple(self._slots):
+                    slot.look(now)
+        finally:
+            self._gone.release()
+
+
+def _held() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock

@@ -10,10 +10,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from pmilter.dispatchers.deadlines import TakenOver
 from pmilter.dispatchers.pipes import await_writable
-from pmilter.effects import Call, Receive
+from pmilter.effects import Call, Receive, call_at_once
 from pmilter.errors import MilterTimeout
-from pmilter.outcomes import CallFailed
 from pmilter.spot import spot
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ LONG_READ_SIZE: Final = 65_540
 of 128 KiB and more are mapped and unmapped by the C library for each read, which costs more than they save."""
 
 QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+_UNSET: Final = object()
 _TIMEVAL: Final = struct.Struct("@ll")
 
 
@@ -56,54 +57,94 @@ class Driver:
     ) -> None:
         self._talk = talk
         self._sock = sock
-        self._receive = _receiver(sock, until)
+        self._until = until
         self._watch = watch
+        self._timeout: float | None = None
         self._slot: Slot | None = watch.slot(self._take_over) if watch is not None else None
         self._context = contextvars.Context()
-        self._home = threading.Event()
-        self._ended = threading.Event()
+        # Locks as events, to be released once: most conversations need neither.
+        self._home = threading.Lock()
+        self._ended = threading.Lock()
 
     def run(self) -> None:
         """Perform the conversation to its end; return when that has come and the callbacks of this thread have returned."""
         spot()  # for the threads that may follow this one
         self._context = contextvars.copy_context()
+        self._home.acquire()
+        self._ended.acquire()
         try:
-            self._perform(self._talk.send, None)
-            self._home.set()
-            self._ended.wait()
+            if not self._perform(self._talk.send, None):
+                self._home.release()
+                self._ended.acquire()
         finally:
             if self._watch is not None and self._slot is not None:
                 self._watch.forget(self._slot)
 
-    def _perform(self, resume: Callable[[Any], Any], outcome: object) -> None:
-        """Go on to the end of the conversation, or until a call is taken over by another thread."""
-        talk, slot, receive, sendall = self._talk, self._slot, self._receive, self._sock.sendall
+    def _perform(self, resume: Callable[[Any], Any], outcome: object) -> bool:
+        """Go on to the end of the conversation; return False where another thread has taken a call over, and goes on.
+
+        The usual case stands here in one piece, since it runs for every header of every mail.
+        """
+        talk, sock, slot = self._talk, self._sock, self._slot
+        send, sendall, recv = talk.send, sock.sendall, sock.recv
         ticket: Ticket = slot.enter() if slot is not None else []
+        watchful = self._until is not None or sock.family != socket.AF_UNIX
+        timeout: object = _UNSET
+        size = READ_SIZE
         while True:
             try:
                 effect = resume(outcome)
             except StopIteration:
-                self._ended.set()
-                return
-            resume, calls = talk.send, type(effect) is Call
+                return True
+            resume = send
             try:
-                if calls:
-                    if slot is not None:
-                        slot.begin(effect, ticket)
-                    outcome = effect.function(*effect.arguments)
-                elif type(effect) is Receive:
+                if type(effect) is Receive:
                     if effect.answer:
                         sendall(effect.answer)
-                    outcome = receive(effect.timeout)
-                else:
+                    if effect.timeout is not timeout or watchful:
+                        timeout = effect.timeout
+                        self._before_read(effect.timeout)
+                    outcome = recv(size)
+                    size = READ_SIZE if len(outcome) < READ_SIZE else LONG_READ_SIZE
+                elif type(effect) is not Call:
                     outcome = sendall(effect.data)
+                elif slot is None:
+                    outcome = call_at_once(effect)
+                else:
+                    outcome = slot.perform(effect, ticket)
+            except TakenOver as gone:
+                _finish(gone.late)
+                return False
             except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-                resume, outcome = talk.throw, CallFailed(error) if calls else error
-            if calls and slot is not None:
-                late = slot.end(ticket)
-                if late is not None:
-                    _finish(late)
-                    return
+                resume, outcome = talk.throw, self._explained(error, effect)
+
+    def _before_read(self, timeout: float | None) -> None:
+        """Have the next read wait so long at most.
+
+        The limit is the kernel's own (SO_RCVTIMEO): Python's would cost a system call more for each read.
+
+        Raises:
+            MilterTimeout: The peer's time is over.
+        """
+        if self._until is not None:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise MilterTimeout("the connection's time is over")
+            timeout = left if timeout is None else min(left, timeout)
+        if timeout != self._timeout:
+            _set_timeout(self._sock, socket.SO_RCVTIMEO, timeout)
+            self._timeout = timeout
+        if QUICKACK is not None and self._sock.family != socket.AF_UNIX:
+            # Sendmail writes macros and command in two pieces; the second waits for the first one's ACK.
+            self._sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+
+    def _explained(self, error: BaseException, effect: object) -> BaseException:
+        """Return what to throw into the conversation for what an effect has raised."""
+        if isinstance(error, BlockingIOError) and isinstance(effect, Receive):
+            seconds = self._timeout
+            text = f"nothing came from the MTA for {seconds} seconds"
+            return MilterTimeout(text, seconds=seconds)
+        return error
 
     def _take_over(self, error: CallTimedOut) -> None:
         """Carry on without the callback that is late, on a new thread."""
@@ -113,12 +154,14 @@ class Driver:
         ).start()
 
     def _succeed(self, error: CallTimedOut) -> None:
-        self._perform(self._talk.throw, error)
-        if not self._ended.is_set():
+        if not self._perform(self._talk.throw, error):
             return  # taken over in its turn
+        self._ended.release()
         self._sock.close()  # the late one may never return
         watch = self._watch
-        if watch is not None and watch.on_stuck is not None and not self._home.wait(watch.grace):
+        if watch is None or watch.on_stuck is None:
+            return
+        if not self._home.acquire(timeout=watch.grace):
             logger.error("a callback has not returned after its connection has ended")
             watch.on_stuck()
 
@@ -130,41 +173,6 @@ def _finish(late: Late) -> None:
             function(*arguments)
         except BaseException:  # nobody waits for it
             logger.exception("the close callback failed")
-
-
-def _receiver(sock: socket.socket, until: float | None) -> Callable[[float | None], bytes]:
-    """Return a function that waits for bytes with a time limit.
-
-    The limit is the kernel's own (SO_RCVTIMEO): Python's would cost a system call more for each read.
-    """
-    recv = sock.recv
-    current: float | None = None
-    size = READ_SIZE
-    quickack = QUICKACK if sock.family != socket.AF_UNIX else None
-
-    def receive(timeout: float | None) -> bytes:
-        nonlocal current, size
-        if until is not None:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise MilterTimeout("the connection's time is over")
-            timeout = left if timeout is None else min(left, timeout)
-        if timeout != current:
-            _set_timeout(sock, socket.SO_RCVTIMEO, timeout)
-            current = timeout
-        if quickack is not None:
-            # Sendmail writes macros and command in two pieces; the second waits for the first one's ACK.
-            sock.setsockopt(socket.IPPROTO_TCP, quickack, 1)
-        try:
-            data = recv(size)
-        except BlockingIOError:
-            raise MilterTimeout(
-                f"nothing came from the MTA for {timeout} seconds", seconds=timeout
-            ) from None
-        size = READ_SIZE if len(data) < READ_SIZE else LONG_READ_SIZE
-        return data
-
-    return receive
 
 
 def _set_timeout(sock: socket.socket, option: int, seconds: float | None) -> None:

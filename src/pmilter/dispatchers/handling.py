@@ -83,9 +83,10 @@ class Handler:
         if self.at_once:
             caller = self.serving.parent.call_at_once
             return Conversation(program, peer, write=write, service=service, perform=caller).run()
-        return self.serving.parent.oversee(
-            Conversation(program, peer, write=write, service=service).run()
-        )
+        talk = Conversation(program, peer, write=write, service=service).run()
+        if self.watch is not None and self.watch.shows_due:
+            return talk
+        return self.serving.parent.oversee(talk)
 
     def _perform(self, conn: socket.socket, program: Program, seconds: float | None) -> None:
         self.serving.connections.enter(conn)

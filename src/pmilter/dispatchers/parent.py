@@ -8,6 +8,8 @@ from pmilter.dispatchers.scoreboard import LifeSign
 from pmilter.effects import call_at_once
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pmilter.dispatchers.pipes import Pipe, WorkerEnd
     from pmilter.dispatchers.scoreboard import Census, Row, State
     from pmilter.effects import Call, Talk
@@ -24,13 +26,17 @@ class NoParent:
     stop: Pipe | WorkerEnd | None = None
     line: WorkerEnd | None = None
 
+    def due_cell(self) -> memoryview[float] | None:
+        """Return where to write the time by which the process must have shown life, or None."""
+        return None
+
     def report(self, state: State) -> None:
         """Tell how far the process is in its life."""
 
     def promise(self, grace: float) -> None:
         """Tell the seconds that the process takes, at most, to end once it is asked to."""
 
-    call_at_once = staticmethod(call_at_once)
+    call_at_once: Callable[[Call], Any] = staticmethod(call_at_once)
     """Calls a callback, and shows that it is under way; in a process that makes one call at a time."""
 
     def oversee(self, talk: Talk) -> Talk:
@@ -54,7 +60,12 @@ class Parent(NoParent):
         self.stop = stop
         self._row = row
         self._life = LifeSign(row)
+        self.call_at_once = self._life.call_at_once
         self.line = line
+
+    def due_cell(self) -> memoryview[float] | None:
+        """Return where to write the time by which the process must have shown life."""
+        return self._row.due_cell()
 
     def report(self, state: State) -> None:
         """Tell how far the child is in its life."""
@@ -69,10 +80,6 @@ class Parent(NoParent):
     def publish(self, census: Census) -> None:
         """Tell the numbers for the status line."""
         self._row.publish(census)
-
-    def call_at_once(self, call: Call) -> Any:
-        """Call a callback, and show that it is under way; in a process that makes one call at a time."""
-        return self._life.call_at_once(call)
 
     def oversee(self, talk: Talk) -> Talk:
         """Return a conversation that is the same as another, and shows life to the parent."""

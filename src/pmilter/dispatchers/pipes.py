@@ -6,6 +6,7 @@ import contextlib
 import math
 import select
 import socket
+import threading
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -35,22 +36,50 @@ def await_writable(fd: int) -> None:
 
 
 class Pipe:
-    """Wakes a thread or process that polls; safe to write from any thread and signal handler."""
+    """Wakes a thread or process that polls; safe to write from any thread and signal handler.
+
+    It has descriptors from when somebody first polls, since a child that serves one connection never does.
+    """
 
     def __init__(self) -> None:
-        # Sockets, since a closed one cannot be mistaken for another that was given its number.
-        self._out, self._in = _pair()
-        self.reader = self._out.fileno()
+        self._ends: tuple[socket.socket, socket.socket] | None = None
+        self._opening = threading.Lock()
+        self._reader = -1
+        self._written = False
+
+    def open(self) -> None:
+        """Make the descriptors now: before a fork, if parent and child are to share them."""
+        with self._opening:
+            if self._ends is None:
+                # Sockets, since a closed one cannot be mistaken for another that was given its number.
+                ends = _pair()
+                self._reader = ends[0].fileno()
+                self._ends = ends
+                if self._written:
+                    self.write()
+
+    @property
+    def reader(self) -> int:
+        """The descriptor to poll."""
+        if self._ends is None:
+            self.open()
+        return self._reader
 
     def write(self) -> None:
         """Make the reader readable; without effect once it is closed."""
-        with contextlib.suppress(OSError):  # a full one is readable already
-            self._in.send(b"!")
+        self._written = (
+            True  # before the look at the ends: who makes them at this moment looks here afterwards
+        )
+        if self._ends is not None:
+            with contextlib.suppress(OSError):  # a full one is readable already
+                self._ends[1].send(b"!")
 
     def drain(self) -> None:
         """Make the reader wait again."""
-        with contextlib.suppress(OSError):
-            self._out.recv(4096)
+        self._written = False
+        if self._ends is not None:
+            with contextlib.suppress(OSError):
+                self._ends[0].recv(4096)
 
     def asks_to_drain(self) -> bool:
         """Return False: who writes here wants a stop."""
@@ -58,8 +87,8 @@ class Pipe:
 
     def close(self) -> None:
         """Close both ends."""
-        self._out.close()
-        self._in.close()
+        for end in self._ends or ():
+            end.close()
 
 
 class WorkerEnd:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Final
 from pmilter.dispatchers.accepting import Stopped
 from pmilter.dispatchers.children import Children, check_memory_limit, end_process
 from pmilter.dispatchers.deadlines import Watch
-from pmilter.dispatchers.overflow import Overflow, Place, Places, check_overflow, places_for
+from pmilter.dispatchers.overflow import (
+    REFUSALS,
+    Overflow,
+    Place,
+    Places,
+    check_overflow,
+    places_for,
+)
 from pmilter.dispatchers.scoreboard import State
 from pmilter.dispatchers.supervisor import Supervisor
 
@@ -60,6 +67,7 @@ class _Pool:
         self._handler = handler
         self._places = places
         self._taken: dict[int, Place] = {}
+        self._per_peer = handler.program.plan.limits.connections_per_peer is not None
         self.children = Children(
             handler.serving,
             Supervisor(0, drain_time=handler.serving.drain_time, max_memory=max_memory),
@@ -71,6 +79,8 @@ class _Pool:
     def start(self, listener: Listener, conn: socket.socket) -> None:
         """Have a child see to a connection."""
         self.children.look_sometimes()
+        if not self._has_plenty:
+            self.children.note_done()
         place = self._places.take(conn)
         if place is None:
             return
@@ -80,6 +90,11 @@ class _Pool:
             self._places.give(place)
         else:
             self._taken[pid] = place
+
+    @property
+    def _has_plenty(self) -> bool:
+        """Whether there is a place for whoever comes, though no child has given its own."""
+        return not self._per_peer and len(self.children) < self._places.most - REFUSALS
 
     def _give_place(self, pid: int) -> None:
         self._places.give(self._taken.pop(pid))
@@ -92,7 +107,7 @@ class _Pool:
         """Return when another connection may be accepted, or the service ends."""
         while self._is_full() and not self._handler.serving.ending:
             self._handler.serving.wait(_FULL_PAUSE)
-            self.children.look_sometimes()
+            self.children.look()
 
 
 def _work(listener: Listener, handler: Handler, conn: socket.socket, *, served: bool) -> None:
@@ -103,5 +118,9 @@ def _work(listener: Listener, handler: Handler, conn: socket.socket, *, served: 
     if not served:
         handler.refuse(conn)
         return
-    handler.watch = Watch(handler.program.plan.limits, on_stuck=partial(end_process, 1))
+    handler.watch = Watch(
+        handler.program.plan.limits,
+        on_stuck=partial(end_process, 1),
+        due=handler.serving.parent.due_cell(),
+    )
     handler(conn)

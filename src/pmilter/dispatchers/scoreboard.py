@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pmilter.effects import Call, call_at_once
+from pmilter.outcomes import CallFailed
 
 if TYPE_CHECKING:
     from pmilter.effects import Talk
@@ -112,18 +113,26 @@ class Row:
     def __init__(self, cells: memoryview[float]) -> None:
         self.cells = cells
 
+    def due_cell(self) -> memoryview[float]:
+        """Return `due` alone, as the only item of what is returned: for who writes it at every call."""
+        return self.cells[_DUE : _DUE + 1]
+
     def clear(self) -> None:
         """Make it the row of a child that has just begun."""
-        for place in range(self.SIZE):
-            self.cells[place] = 0.0
+        self.cells[:] = _EMPTY
 
     def publish(self, census: Census) -> None:
         """Tell the numbers for the status line."""
-        self.connections, self.children, self.requests, self.probes, self.denied = census
+        cells = self.cells
+        for place, number in enumerate(census, _COUNTS):
+            cells[place] = number
 
     def census(self) -> Census:
         """Return the numbers for the status line."""
         return Census(*map(int, self.cells[_COUNTS:]))
+
+
+_EMPTY: Final = memoryview(bytes(Row.SIZE * _CELL)).cast("d")
 
 
 class Scoreboard:
@@ -172,11 +181,14 @@ class LifeSign:
         timeout = call.timeout
         if timeout is None:
             return call_at_once(call)
-        self._cells[_DUE] = time.monotonic() + timeout + MARGIN
+        cells = self._cells
+        cells[_DUE] = time.monotonic() + timeout + MARGIN
         try:
-            return call_at_once(call)
+            return call.function(*call.arguments)
+        except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
+            raise CallFailed(error) from None
         finally:
-            self._cells[_DUE] = 0.0
+            cells[_DUE] = 0.0
 
     def over(self, talk: Talk) -> Talk:
         """Return a conversation that is the same as another, and notes its calls.

@@ -54,6 +54,7 @@ class Serving(Service):
         linger: Seconds that open connections get to end by themselves after a first signal, new messages included; None to begin
             no new message from then on.
         census: Returns the numbers for the status line; a dispatcher with children sets it.
+        signals_of: The process whose signals go to this service, or 0.
     """
 
     def __init__(
@@ -71,9 +72,12 @@ class Serving(Service):
         self.notifier = Notifier()
         self.errands = Errands(self)
         self.census: Callable[[], Census] = self._count
+        self.signals_of = 0
         self._told_ready = False
         self._drained_by = self._stopped_by = _EVER
-        self._stop: Pipe | WorkerEnd = Pipe()
+        stop = Pipe()
+        stop.open()  # who stops the service from within a child writes there
+        self._stop: Pipe | WorkerEnd = stop
         self._tick = Pipe()
 
     def begin_child(self, row: Row, line: WorkerEnd | None) -> None:

@@ -40,7 +40,6 @@ class Errands:
         serving: The service.
 
     Attributes:
-        reader: Readable when there is something to `run`.
         awaited: True where somebody waits for that; else all is done at once.
         on_hup: What SIGHUP does; a service that can reload sets it.
     """
@@ -50,9 +49,13 @@ class Errands:
         self._numbers: deque[int] = deque()
         self._bell = Pipe()
         self._was_told_to_stop = False
-        self.reader = self._bell.reader
         self.awaited = False
         self.on_hup: Callable[[], object] = _ignore_hup
+
+    @property
+    def reader(self) -> int:
+        """A descriptor that is readable when there is something to `run`."""
+        return self._bell.reader
 
     def signalled(self, number: int) -> None:
         """Handle a signal: TERM and INT stop, the second of them at once; QUIT stops at once; USR1 and HUP are left to `run`.
@@ -120,20 +123,29 @@ def signals_to(serving: Serving) -> Iterator[None]:
         for number, handler in before.items():
             # None is a handler that was not set from Python, and cannot be put back from it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        serving.signals_of = 0
 
 
 def take_signals(serving: Serving) -> dict[signal.Signals, Any]:
     """Have a service handle its signals for good; return the handlers before."""
-    owner = os.getpid()
+    serving.signals_of = os.getpid()
 
     def handle(number: int, _frame: object) -> None:
-        if os.getpid() == owner:
+        if os.getpid() == serving.signals_of:
             serving.errands.signalled(number)
         else:  # a process that a callback has forked; what the service has to do with it ends there
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
     return {number: signal.signal(number, handle) for number in SIGNALS}
+
+
+def inherit_signals(serving: Serving) -> None:
+    """Have a service, in a forked child, handle the child's signals; the handlers of its parent do, where there are any."""
+    if serving.signals_of:
+        serving.signals_of = os.getpid()
+    else:
+        take_signals(serving)
 
 
 @contextlib.contextmanager

@@ -242,15 +242,20 @@ class Supervisor:
             order: What was asked of the whole service; it never becomes weaker.
         """
         self._order = max(self._order, order)
-        actions: list[Action] = []
-        for number, gone in (exits or {}).items():
-            actions += self._bury(number, self._children.pop(number), gone, now)
+        actions = self.bury(now, exits or {})
         for number, report in (reports or {}).items():
             self._note(self._children[number], report, now)
         actions += self._succeed()
         for number, child in self._children.items():
             actions += self._push(number, child, now)
         return actions + self._fill(now)
+
+    def bury(self, now: float, exits: Mapping[int, Exit]) -> list[Action]:
+        """Return what to do about children that have ended, and nothing else: for who calls `step` soon."""
+        actions: list[Action] = []
+        for number, gone in exits.items():
+            actions += self._bury(number, self._children.pop(number), gone, now)
+        return actions
 
     def pause(self, now: float) -> float:
         """Return the seconds after which to call `step` again though nothing has happened."""
