@@ -162,7 +162,13 @@ class Conversation:
                     if move is not _NEXT:
                         if not move:
                             continue  # macros
-                        yield from self._boundary(code, payload, move)
+                        COMMANDS[code].decode(
+                            payload
+                        )  # raises: what is malformed begins no message
+                        if move is _OPEN_MESSAGE:
+                            self._begin_message()
+                        else:
+                            yield from self._boundary(move)
                     stage = stages[code]
                     if stage is not None:
                         take = stage.take  # in a variable: it is no method of the stage's
@@ -368,18 +374,16 @@ class Conversation:
 
     # --- the other commands
 
-    def _boundary(self, code: int, payload: bytes, move: Move) -> Talk:
-        """Do what the beginning, the breaking or the repeating of a message asks for."""
-        COMMANDS[code].decode(payload)  # raises: what is malformed begins no message
-        if move is _OPEN_MESSAGE:
+    def _boundary(self, move: Move) -> Talk:
+        """Do what the breaking or the repeating of a message asks for."""
+        if move is Move.REPEAT:
+            return
+        yield from self._ask_unanswered("abort", self._program.abort)
+        self._facts.end_message()
+        if move is Move.BREAK:
+            self._verdicts.begin_message()
+        else:
             self._begin_message()
-        elif move is not Move.REPEAT:
-            yield from self._ask_unanswered("abort", self._program.abort)
-            self._facts.end_message()
-            if move is Move.BREAK:
-                self._verdicts.begin_message()
-            else:
-                self._begin_message()
 
     def _begin_message(self) -> None:
         self._facts.begin_message()

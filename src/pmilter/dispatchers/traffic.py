@@ -40,14 +40,16 @@ class Line:
     Attributes:
         sock: The same.
         fd: Its descriptor.
+        recv: Its `recv`, which the system does in less time than `os.read`.
         read_size: Bytes to ask for.
     """
 
-    __slots__ = ("fd", "read_size", "sock")
+    __slots__ = ("fd", "read_size", "recv", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.fd = sock.fileno()
+        self.recv = sock.recv
         self.read_size = READ_SIZE
 
 
@@ -129,7 +131,7 @@ class Traffic(Generic[L]):
             try:
                 if self._quickack:
                     line.sock.setsockopt(socket.IPPROTO_TCP, QUICKACK or 0, 1)
-                data = os.read(fd, line.read_size)
+                data = line.recv(line.read_size)
             except BlockingIOError:
                 continue
             except OSError as error:
