@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
 import tracemalloc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +22,7 @@ from pmilter import (
     Step,
 )
 from pmilter.conversation import Conversation
-from pmilter.effects import Late, Receive
+from pmilter.effects import Call, Late, Receive, call_at_once
 from pmilter.outcomes import CallTimedOut
 from pmilter.program import Program
 from pmilter.service import Service
@@ -647,6 +650,34 @@ def test_lost_connection_runs_abort_and_close(caplog: pytest.LogCaptureFixture) 
 
 
 # --- QUIT_NC
+
+
+class Tail:
+    """Whose end shows that of all that holds it."""
+
+
+@pytest.mark.parametrize("perform", [None, call_at_once])
+def test_what_has_ended_is_gone_without_the_garbage_collector(
+    perform: Callable[[Call], Any] | None,
+) -> None:
+    def hold(ctx: Context) -> None:
+        ctx.priv = Tail()
+        tails.append(weakref.ref(ctx.priv))
+
+    tails: list[weakref.ref[Tail]] = []
+    talk: Any = Conversation(Program(everything(eom=hold).plan()), perform=perform).run()
+    next(talk)
+    gc.disable()
+    try:
+        with contextlib.suppress(StopIteration):
+            for line in ("O 6 1ff 77f", *COMMANDS.values(), "Q"):
+                effect = talk.send(parse(line))
+                while type(effect) is Call:
+                    effect = talk.send(effect.function(*effect.arguments))
+        del effect, talk
+        assert [tail() for tail in tails] == [None]
+    finally:
+        gc.enable()
 
 
 def test_quit_nc_resets_everything_but_the_agreement() -> None:

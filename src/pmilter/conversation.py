@@ -233,6 +233,7 @@ class Conversation:
             service.note_probe()
             logger.debug("%s: a probe: nothing came but the negotiation, if that", self._peer)
         yield from self._end_session()
+        call.arguments = ()  # else the context, which knows of the call, waits for the garbage collector
         here.conversation = None
 
     def _shows(self, stage: Stage) -> bool:

@@ -183,8 +183,10 @@ class Slot:
         if now < self._progress_at:
             return
         self._progress_at = now + self._progress_every
-        with contextlib.suppress(MilterError, OSError):  # it has just returned, or the MTA has gone
-            call.arguments[0].progress()
+        for context in call.arguments[:1]:  # none where the conversation has just ended
+            # It may have just returned, or the MTA may have gone.
+            with contextlib.suppress(MilterError, OSError):
+                context.progress()
 
 
 def _stack(thread: int) -> str:
