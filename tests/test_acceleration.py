@@ -46,7 +46,7 @@ def test_what_cannot_be_sent_is_an_error_and_no_crash(messages: Any) -> None:
 @pytest.mark.parametrize("most", [0, 65, -1])
 def test_counts_that_no_round_can_have_are_refused(most: int) -> None:
     with pytest.raises(ValueError, match="from 1 to 64"):
-        traffic.native.receive(0, 0.0, most, {}, 1, False)
+        traffic.native.receive(0, 0.0, most, {}, 1)
 
 
 def test_form_is_told_by_the_command_in_the_documentation() -> None:

@@ -29,7 +29,6 @@ class Keeper:
     def __init__(self, sock: socket.socket, then: Callable[[Keeper], object]) -> None:
         self.socket = sock
         self.read_size = READ_SIZE
-        self.quickack = sock.family != socket.AF_UNIX
         self.waiting = True
         self.kept: list[object] = []
         self.run: Run = contextvars.copy_context().run

@@ -147,16 +147,6 @@ def connected_over_tcp() -> Pair:
     return Pair(ours, theirs)
 
 
-def test_receiving_with_quick_acknowledgements_is_no_different() -> None:
-    traffic: Traffic[Line] = Traffic(quickack=True)
-    pair = connected_over_tcp()
-    traffic.add(pair.line)
-    pair.theirs.send(b"x")
-    assert traffic.receive(SOON) == ([(pair.line, b"x")], [])
-    pair.close()
-    traffic.close()
-
-
 def test_error_of_a_line_is_told_with_its_descriptor(traffic: Traffic[Line]) -> None:
     pair = connected_over_tcp()
     line, theirs = pair.line, pair.theirs

@@ -8,8 +8,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -74,16 +72,15 @@ static int wait_for(int epoll, double seconds, struct epoll_event *events, int m
     return PyErr_CheckSignals() ? -1 : 0;
 }
 
-PyDoc_STRVAR(receive_doc, "receive(epoll, seconds, most, readers, size, quickack)\n--\n\n"
+PyDoc_STRVAR(receive_doc, "receive(epoll, seconds, most, readers, size)\n--\n\n"
                           "Wait until something happens; see traffic.Traffic.receive.");
 
 static PyObject *receive(PyObject *Py_UNUSED(module), PyObject *args) {
-    int epoll, most, quickack;
+    int epoll, most;
     double seconds;
     PyObject *readers;
     Py_ssize_t size;
-    if (!PyArg_ParseTuple(args, "idiO!np", &epoll, &seconds, &most, &PyDict_Type, &readers, &size,
-                          &quickack))
+    if (!PyArg_ParseTuple(args, "idiO!n", &epoll, &seconds, &most, &PyDict_Type, &readers, &size))
         return NULL;
     if (most < 1 || most > MOST || size < 1) {
         PyErr_SetString(PyExc_ValueError, "most must be from 1 to 64, and size at least 1");
@@ -105,10 +102,6 @@ static PyObject *receive(PyObject *Py_UNUSED(module), PyObject *args) {
         PyObject *key = PyLong_FromLong(fd);
         PyObject *line = key == NULL ? NULL : PyDict_GetItemWithError(readers, key);
         if (line != NULL) {
-            if (quickack) {
-                int on = 1;
-                setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on); /* where that fails, so does recv */
-            }
             Py_INCREF(line);
             failed = receive_from(line, key, fd, buffer, size, received, others);
             Py_DECREF(line);

@@ -1,6 +1,6 @@
 from pmilter.dispatchers.traffic import L
 
 def receive(
-    epoll: int, seconds: float, most: int, readers: dict[int, L], size: int, quickack: bool, /
+    epoll: int, seconds: float, most: int, readers: dict[int, L], size: int, /
 ) -> tuple[list[tuple[L, bytes]], list[tuple[int, OSError | None]]]: ...
 def send(messages: list[tuple[L, bytes]], /) -> list[tuple[L, bytes, OSError | None]]: ...

@@ -20,7 +20,7 @@ from collections import deque
 from types import CoroutineType, coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from pmilter.dispatchers.driver import LONG_READ_SIZE, QUICKACK, READ_SIZE
+from pmilter.dispatchers.driver import LONG_READ_SIZE, READ_SIZE, acknowledge
 from pmilter.dispatchers.eager import PARKED, stack_of
 from pmilter.dispatchers.handling import REFUSAL_TIME
 from pmilter.effects import Call, Late, Receive
@@ -77,7 +77,6 @@ class Connection:
         run: Runs that in the connection's context.
         fd: Its descriptor, -1 once it is closed.
         read_size: Bytes to ask for.
-        quickack: Whether the MTA's next write waits for an acknowledgement at once.
         waiting: Whether the conversation waits for bytes, and for nothing before.
         resume: The `send` of the work.
         unsent: What the MTA has not taken yet, or another thread wants to be sent.
@@ -95,12 +94,12 @@ class Connection:
         "_sending",
         "_server",
         "_talk",
+        "_tcp",
         "_turn",
         "_writes",
         "deadline",
         "fd",
         "guest",
-        "quickack",
         "read_size",
         "resume",
         "run",
@@ -117,7 +116,7 @@ class Connection:
         self.socket = sock
         self.guest = guest
         self.fd = sock.fileno()
-        self.quickack = sock.family != socket.AF_UNIX and QUICKACK is not None
+        self._tcp = sock.family != socket.AF_UNIX
         self.read_size = READ_SIZE
         self.run: Run = separate_context().run
         make = server.handler.conversation if place.served else server.handler.refusal
@@ -295,6 +294,8 @@ class Connection:
                         continue
                     if effect.answer:
                         leave_answer((self, effect.answer))
+                    elif self._tcp:
+                        acknowledge(self.socket)
                     timeout = effect.timeout
                     self.deadline = _NEVER if timeout is None else office.now + timeout
                     self.waiting = True

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import select
-from socket import IPPROTO_TCP
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pmilter.dispatchers.driver import QUICKACK, READ_SIZE
+from pmilter.dispatchers.driver import READ_SIZE
 from pmilter.dispatchers.eager import Worker
 
 if TYPE_CHECKING:
@@ -37,14 +36,12 @@ class Reader(Worker, Protocol):
     Attributes:
         socket: Where it arrives.
         read_size: Bytes to ask for.
-        quickack: Whether the other end's next write waits for an acknowledgement at once.
         waiting: Whether the work can go on with what arrives at once.
         resume: The `send` of the work.
     """
 
     socket: socket
     read_size: int
-    quickack: bool
     waiting: bool
     resume: Callable[[bytes], object]
 
@@ -88,8 +85,6 @@ class LoopReaders:
         for fd, _ in ready:
             reader = readers[fd]
             try:
-                if reader.quickack:
-                    reader.socket.setsockopt(IPPROTO_TCP, QUICKACK or 0, 1)
                 data = os.read(fd, reader.read_size)
                 if reader.waiting and len(data) < READ_SIZE:  # nearly always
                     reader.waiting = False

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.dispatchers.doorway import Doorway, Guest
-from pmilter.dispatchers.driver import writer
+from pmilter.dispatchers.driver import acknowledge, writer
 from pmilter.dispatchers.handling import REFUSAL_TIME
 from pmilter.dispatchers.overflow import Overflow, Places, check_overflow, places_for
 from pmilter.dispatchers.traffic import Line, Traffic, send
@@ -89,9 +89,8 @@ class _Loop:
         handler.at_once = True
         self._handler = handler
         self._serving = handler.serving
-        self._traffic: Traffic[_Connection] = Traffic(
-            quickack=listener.socket.family != socket.AF_UNIX
-        )
+        self._traffic: Traffic[_Connection] = Traffic()
+        self._tcp = listener.socket.family != socket.AF_UNIX
         self._doorway = Doorway(
             listener, handler, places, self._traffic.watch, self._traffic.unwatch
         )
@@ -196,6 +195,8 @@ class _Loop:
                     connection.deadline = _NEVER if timeout is None else now + timeout
                     if effect.answer:
                         said.append((connection, effect.answer))
+                    elif self._tcp:
+                        acknowledge(connection.sock)
                 else:
                     said.append((connection, effect.data))
                     again.append((connection, None))

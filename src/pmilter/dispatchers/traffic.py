@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import socket
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from pmilter.dispatchers.driver import LONG_READ_SIZE, QUICKACK, READ_SIZE
+from pmilter.dispatchers.driver import LONG_READ_SIZE, READ_SIZE
 
 try:
     from pmilter.dispatchers import _traffic
@@ -22,6 +21,7 @@ else:
     native = _traffic  # of the compiled form: see docs/acceleration.md
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable
 
 _IN: Final = select.POLLIN
@@ -57,15 +57,9 @@ L = TypeVar("L", bound=Line)
 
 
 class Traffic(Generic[L]):
-    """The sockets of one loop. For the loop's thread.
+    """The sockets of one loop. For the loop's thread."""
 
-    Args:
-        quickack: Whether to acknowledge what arrives at once, on TCP: Sendmail writes macros and command in two pieces, and the second
-            waits for the first one's acknowledgement.
-    """
-
-    def __init__(self, *, quickack: bool = False) -> None:
-        self._quickack = quickack and QUICKACK is not None
+    def __init__(self) -> None:
         self._readers: dict[int, L] = {}
         epoll = getattr(select, "epoll", None)
         self._epoll = epoll() if epoll is not None else None
@@ -117,7 +111,7 @@ class Traffic(Generic[L]):
         if native is not None and self._epoll is not None:
             fd = self._epoll.fileno()
             result: tuple[list[tuple[L, bytes]], list[tuple[int, OSError | None]]] = native.receive(
-                fd, seconds, AT_ONCE, self._readers, LONG_READ_SIZE, self._quickack
+                fd, seconds, AT_ONCE, self._readers, LONG_READ_SIZE
             )
             return result
         received: list[tuple[L, bytes]] = []
@@ -129,8 +123,6 @@ class Traffic(Generic[L]):
                 others.append((fd, None))
                 continue
             try:
-                if self._quickack:
-                    line.sock.setsockopt(socket.IPPROTO_TCP, QUICKACK or 0, 1)
                 data = line.recv(line.read_size)
             except BlockingIOError:
                 continue
