@@ -59,7 +59,7 @@ def setup() -> None:
     ).hexdigest()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
-    venv.create(VENV, with_pip=True)
+    venv.create(VENV, with_pip=True, symlinks=os.name != "nt")  # as `python -m venv` does
     run(PYTHON, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1")
     run(PYTHON, "-m", "pip", "install", "--quiet", "--editable", ".", "--group", "dev")
     STAMP.write_text(wanted)

@@ -153,7 +153,6 @@ def test_coroutine_callbacks_are_served_by_asyncio_unless_told_otherwise(
 
 
 def test_uvloop_serves_as_the_stock_loop_does() -> None:
-    pytest.importorskip("uvloop", reason="an optional package")
     loops: list[str] = []
 
     async def helo(_ctx: Context, _name: str) -> None:

@@ -14,11 +14,10 @@ from pmilter import ConfigError, Milter
 from pmilter.dispatchers.generations import serve_generations
 from pmilter.dispatchers.listening import adopt, listen_on
 from pmilter.dispatchers.prefork import prefork_dispatcher
-from pmilter.dispatchers.registry import dispatcher_named
 from pmilter.testing.trial import try_out
 from tests.support.playbook import filter_of, returns
 from tests.support.processes import fork, in_child, wait
-from tests.support.service import CONCURRENT, DISPATCHERS, Service, log_to
+from tests.support.service import CONCURRENT, DISPATCHERS, Service, dispatcher_of, log_to
 from tests.support.waiting import children_of, until
 from tests.support.wire import Trace, Wire
 
@@ -83,7 +82,7 @@ class Run(Service):
 def chosen(name: str) -> Dispatcher:
     """Return the dispatcher of a name, which may say what serves in the children."""
     _, of, worker = name.partition(" of ")
-    return prefork_dispatcher(worker=dispatcher_named(worker)) if of else dispatcher_named(name)
+    return prefork_dispatcher(worker=dispatcher_of(worker)) if of else dispatcher_of(name)
 
 
 @contextmanager

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import pmilter
 from pmilter import Limits, Milter
 from pmilter.dispatchers.handling import REFUSAL_TIME
 from pmilter.dispatchers.overflow import REFUSALS, Place, Places, check_overflow
 from tests.support.playbook import filter_of, returns
 from tests.support.processes import DEADLINE
-from tests.support.service import CONCURRENT, Service, serving
+from tests.support.service import CONCURRENT, Service, dispatcher_of, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +32,7 @@ CONNECT_ONLY = "37e"
 
 
 def dispatcher(name: str, overflow: str) -> Any:
-    return getattr(pmilter, f"{name}_dispatcher")(overflow=overflow)
+    return dispatcher_of(name, overflow=overflow)
 
 
 def asking() -> Milter:

@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pmilter import asyncio_dispatcher
 from pmilter.dispatchers.registry import MODULES, dispatcher_named
 from tests.support.processes import DEADLINE, fork, wait
 from tests.support.wire import Trace, Wire
@@ -23,11 +24,18 @@ if TYPE_CHECKING:
     from pmilter.dispatchers.handling import Handler
     from pmilter.dispatchers.registry import Dispatcher
 
-DISPATCHERS = tuple(MODULES)
-"""Names of all dispatchers."""
+DISPATCHERS = (*MODULES, "uvloop")
+"""Names of all dispatchers; uvloop is asyncio on another loop."""
 
 CONCURRENT = tuple(name for name in DISPATCHERS if name != "sequential")
 """Those that serve several connections at a time."""
+
+
+def dispatcher_of(name: str, **options: Any) -> Dispatcher:
+    """Return the dispatcher of a name, which may be uvloop."""
+    if name == "uvloop":
+        return asyncio_dispatcher(uvloop=True, **options)
+    return dispatcher_named(name, **options)
 
 
 class Service:
@@ -131,7 +139,7 @@ def serving(
 
     def work() -> None:
         log_to(log)
-        chosen = dispatcher_named(dispatcher) if isinstance(dispatcher, str) else dispatcher
+        chosen = dispatcher_of(dispatcher) if isinstance(dispatcher, str) else dispatcher
         milter.setconn(desc)
         address = str(milter.address)
         milter.set_dispatcher(_announced(chosen, lambda: ready.say(address)))
