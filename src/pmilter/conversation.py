@@ -49,7 +49,11 @@ _STATUS_CONTINUE: Final = Status.CONTINUE
 _NEXT: Final = Move.NEXT
 _OPEN_MESSAGE: Final = Move.OPEN
 _RCPT: Final = int(Command.RCPT)
+_RCPT_REJ: Final = int(Step.RCPT_REJ)
 _BODYEOB: Final = int(Command.BODYEOB)
+_OPTNEG: Final = int(Command.OPTNEG)
+_ABORT: Final = int(Command.ABORT)
+_QUIT: Final = int(Command.QUIT)
 _DELIVERS: Final = frozenset({Answer.CONTINUE, Answer.ACCEPT})
 _REFUSES: Final = frozenset({Status.REJECT, Status.TEMPFAIL})
 _GOES_ON: Final = frozenset({Status.CONTINUE, Status.SKIP, Status.NOREPLY})
@@ -393,14 +397,14 @@ class Conversation:
 
     def _control(self, code: int) -> Talk:
         """Do what a command asks for that has no verdict."""
-        if code == Command.OPTNEG and self._session.offer is not None:
+        if code == _OPTNEG and self._session.offer is not None:
             yield from self._negotiate(self._session.offer)
         elif self._session.payload:
             COMMANDS[code].decode(self._session.payload)  # raises: none belongs there
-        elif code == Command.ABORT:
+        elif code == _ABORT:
             self._session.end_message()
             self._verdicts.begin_message()
-        elif code == Command.QUIT:
+        elif code == _QUIT:
             self._finished = True
         else:
             self._probing = False
@@ -413,7 +417,7 @@ class Conversation:
         if self._program.negotiate is not None:
             answer = yield from self._ask_negotiate(self._program.negotiate, offer, answer)
         self._session.negotiate(answer)
-        self._sees_refused = Step.RCPT_REJ in answer.steps
+        self._sees_refused = bool(int(answer.steps) & _RCPT_REJ)
 
     def _ask_negotiate(
         self, function: Callable[..., Any], offer: Options, choice: Options

@@ -255,13 +255,13 @@ def test_prepared_socket_blocks_and_sends_at_once(
 
 def test_name_of_an_internet_peer(tcp: tuple[socket.socket, socket.socket]) -> None:
     client, served = tcp
-    assert peer_name(served) == f"127.0.0.1:{client.getsockname()[1]}"
+    assert peer_name(served, socket.AF_INET) == f"127.0.0.1:{client.getsockname()[1]}"
 
 
 def test_name_of_a_unix_peer_tells_who_it_is() -> None:
     one, two = socket.socketpair()
     with one, two:
-        assert peer_name(one) == f"unix pid {os.getpid()} uid {os.getuid()}"
+        assert peer_name(one, socket.AF_UNIX) == f"unix pid {os.getpid()} uid {os.getuid()}"
 
 
 @pytest.mark.parametrize("seconds", [0.0000001, 1e9, 7210.0])

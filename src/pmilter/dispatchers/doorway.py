@@ -50,6 +50,7 @@ class Doorway:
         unwatch: Callable[[int], object],
     ) -> None:
         self._listener = listener
+        self._family = listener.socket.family
         self._handler = handler
         self._serving = handler.serving
         self._places = places
@@ -95,9 +96,9 @@ class Doorway:
     def _receive(self, sock: socket.socket) -> Guest | None:
         try:
             sock.setblocking(False)  # noqa: FBT003  # the standard library's own signature
-            if sock.family != socket.AF_UNIX:
+            if self._family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            peer = peer_name(sock)
+            peer = peer_name(sock, self._family)
         except OSError as error:
             self._handler.lost(error)
             sock.close()

@@ -209,9 +209,14 @@ def acknowledge(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
 
-def peer_name(sock: socket.socket) -> str:
-    """Return a connected socket's other end for the log: an address, or the process and user behind a UNIX socket."""
-    if sock.family == socket.AF_UNIX:
+def peer_name(sock: socket.socket, family: int) -> str:
+    """Return a connected socket's other end for the log: an address, or the process and user behind a UNIX socket.
+
+    Args:
+        sock: The socket.
+        family: Its family, which costs a while to find out.
+    """
+    if family == socket.AF_UNIX:
         credentials = getattr(socket, "SO_PEERCRED", None)
         if credentials is None:
             return "unix"

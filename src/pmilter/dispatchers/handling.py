@@ -92,7 +92,7 @@ class Handler:
         self.serving.connections.enter(conn)
         try:
             prepare(conn, program.plan.limits.frame_time)
-            talk = self._converse(program, peer_name(conn), writer(conn))
+            talk = self._converse(program, peer_name(conn, conn.family), writer(conn))
             until = None if seconds is None else time.monotonic() + seconds
             Driver(talk, conn, until=until, watch=self.watch).run()
         except OSError as error:

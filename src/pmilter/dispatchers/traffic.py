@@ -6,7 +6,6 @@ caches warm, which saves a tenth of the time.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -71,8 +70,10 @@ class Traffic(Generic[L]):
 
     def unwatch(self, fd: int) -> None:
         """Forget a descriptor; one that is closed already has been forgotten."""
-        with contextlib.suppress(OSError, KeyError, ValueError):
+        try:  # less to do than for contextlib.suppress, and each connection comes here
             self._poll.unregister(fd)
+        except (OSError, KeyError, ValueError):
+            pass
 
     def add(self, line: L) -> None:
         """Receive from a socket from now on."""

@@ -5,6 +5,7 @@ It holds no policy: what to answer, and what to do about an error, is decided ab
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from pmilter.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
@@ -20,9 +21,17 @@ _CONTINUE: Final = Continue().encode()
 _OPTNEG: Final = int(Command.OPTNEG)
 # An enum's members looked up through its class cost a Python call on 3.11, and this runs for every header of every mail.
 _NO_COMMAND: Final = Move.ILLEGAL
+_NEXT: Final = Move.NEXT
+_START: Final = State.START
 _MACROS: Final = MACROS
 _REPEAT: Final = Move.REPEAT
 _OPTIONS_SIZE: Final = 12
+
+
+@lru_cache(maxsize=64)
+def _offer(words: bytes) -> Options:
+    """Return an offer, which is immutable; MTAs make the same again and again."""
+    return Options.decode(words)
 
 
 class FilterSession:
@@ -69,12 +78,12 @@ class FilterSession:
         self.reader = FrameReader(frame_limit)
         self._terms = UNNEGOTIATED
         self._rows = UNNEGOTIATED.rows
-        self._row = UNNEGOTIATED.rows[State.START]
+        self._row = UNNEGOTIATED.rows[_START]
         self.due = _NONE
         self._out = b""
         self.unsent = 0
-        self.state = State.START
-        self.move = Move.NEXT
+        self.state = _START
+        self.move = _NEXT
         self.command = 0
         self.payload = b""
         self.offer: Options | None = None
@@ -137,7 +146,7 @@ class FilterSession:
         if arrival.state is not self.state:
             self._go_to(arrival.state)
             if code == _OPTNEG:  # no MTA has macro lists to offer
-                self.offer = Options.decode(payload[:_OPTIONS_SIZE])
+                self.offer = _offer(payload[:_OPTIONS_SIZE])
         return move
 
     def _go_to(self, state: State) -> None:
@@ -161,7 +170,7 @@ class FilterSession:
             LocalProtocolError: No negotiation is due, or the answer has bits that were not offered.
         """
         offer = self.offer
-        if Answer.OPTNEG not in self.due or offer is None:
+        if _OPTNEG not in self.due or offer is None:
             raise LocalProtocolError("no negotiation is due", state=self.state.name)
         # An IntFlag's complement knows only the flags that have names, so numbers are compared.
         extra = int(answer.actions) & ~int(offer.actions) | int(answer.steps) & ~int(offer.steps)

@@ -174,9 +174,7 @@ class Options(Message):
                 cls, f"{len(payload)} bytes of payload instead of at least {_OPTIONS.size}"
             )
         version, actions, steps = _OPTIONS.unpack_from(payload)
-        return cls(
-            version, Action(actions), Step(steps), cls._decode_symlists(payload[_OPTIONS.size :])
-        )
+        return cls(version, actions, steps, cls._decode_symlists(payload[_OPTIONS.size :]))
 
     @classmethod
     def _decode_symlists(cls, records: bytes) -> dict[int, bytes]:
