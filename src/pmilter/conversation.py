@@ -203,24 +203,24 @@ class Conversation:
                                 session.go_on()
                                 if code == _RCPT:
                                     self._note_recipient(payload)
-                            else:
-                                verdict = self._verdict(stage, outcome)
-                                given = self._verdicts.settle(stage, verdict, self._context)
-                                if code == _RCPT and given.code in _DELIVERS:
-                                    self._note_recipient(payload)
+                                continue
+                            verdict = self._verdict(stage, outcome)
+                            given = self._verdicts.settle(stage, verdict, self._context)
+                            if code == _RCPT and given.code in _DELIVERS:
+                                self._note_recipient(payload)
                     elif code == _BODYEOB:
                         yield from self._end_of_message(payload)
                     else:
                         yield from self._control(code)
                     if self._finished:
                         break
-                    if session.unsent > _FLUSH_SIZE:
+                    if len(session.out) > _FLUSH_SIZE:
                         yield from self._flush()
                 if self._finished:
                     yield from self._flush()
                     break
                 receive.timeout = self._frame_patience() if reader.partial else timeout
-                receive.answer = session.take()
+                receive.answer, session.out = session.out, b""
                 here.conversation = None  # what is logged from here on may be another's
             else:
                 self._check_end_of_file()
@@ -471,7 +471,7 @@ class Conversation:
             and stage.function is not None
             and self._verdicts.late is None
         ):
-            if self._session.pending:
+            if self._session.out:
                 yield from self._flush()  # lest a progress frame overtakes it
             self._requests.begin_eom()
             outcome = yield from self._ask(stage, (self._context,))

@@ -51,14 +51,13 @@ class FilterSession:
         command: Code of the latest command; 0 before any.
         move: What the latest command meant in the state where it came.
         due: Replies that may answer the latest command; empty where none is due.
-        unsent: Bytes of replies to `take`; those of `go_on` and of changes are not counted.
+        out: Bytes to send, which `take` takes.
         offer: What the MTA offered, or None.
         agreement: What was answered, or None before.
         macros: The macros in sight.
     """
 
     __slots__ = (
-        "_out",
         "_row",
         "_rows",
         "_terms",
@@ -68,10 +67,10 @@ class FilterSession:
         "macros",
         "move",
         "offer",
+        "out",
         "payload",
         "reader",
         "state",
-        "unsent",
     )
 
     def __init__(self, *, frame_limit: int = DEFAULT_LIMIT, macro_limit: int = 256) -> None:
@@ -80,8 +79,7 @@ class FilterSession:
         self._rows = UNNEGOTIATED.rows
         self._row = UNNEGOTIATED.rows[_START]
         self.due = _NONE
-        self._out = b""
-        self.unsent = 0
+        self.out = b""
         self.state = _START
         self.move = _NEXT
         self.command = 0
@@ -183,13 +181,13 @@ class FilterSession:
         self._rows = self._terms.rows
         self._go_to(self.state)
         self.due = _NONE
-        self._out += answer.encode()
+        self.out += answer.encode()
 
     def go_on(self) -> None:
         """Answer the latest command with `Continue`, where a reply is due at all; not for negotiation and end of message."""
         if self.due:
             self.due = _NONE
-            self._out = self._out + _CONTINUE if self._out else _CONTINUE
+            self.out = self.out + _CONTINUE if self.out else _CONTINUE
 
     def reply(self, answer: Message) -> None:
         """Answer the latest command.
@@ -205,9 +203,7 @@ class FilterSession:
                 state=self.state.name,
             )
         self.due = _NONE
-        frame = answer.encode()
-        self._out += frame
-        self.unsent += len(frame)
+        self.out += answer.encode()
         self._after_reply(code)
 
     def _after_reply(self, code: int) -> None:
@@ -231,7 +227,7 @@ class FilterSession:
         """
         self.check_change(change)
         frame = change.encode()
-        self._out += frame
+        self.out += frame
         return len(frame)
 
     def check_change(self, change: Message) -> None:
@@ -269,14 +265,7 @@ class FilterSession:
         """Forget the macros of a message that was aborted, when nobody needs them any more."""
         self.macros.clear_message()
 
-    @property
-    def pending(self) -> bool:
-        """True where there are bytes to `take`."""
-        return bool(self._out)
-
     def take(self) -> bytes:
         """Return the bytes to send, and forget them; ``b""`` where there are none."""
-        out = self._out
-        self._out = b""
-        self.unsent = 0
+        out, self.out = self.out, b""
         return out
