@@ -22,7 +22,7 @@ from pmilter import (
     Step,
 )
 from pmilter.conversation import Conversation
-from pmilter.effects import Call, Late, Receive, call_at_once
+from pmilter.effects import Call, Late, Receive, Send, call_at_once
 from pmilter.outcomes import CallTimedOut
 from pmilter.program import Program
 from pmilter.service import Service
@@ -1153,3 +1153,88 @@ def test_session_without_any_callback_is_no_probe() -> None:
 def test_macro_stage_of_every_callback_is_known() -> None:
     for stage in MacroStage:
         assert stage.name.lower() in COMMANDS
+
+
+# --- what a review found
+
+
+@pytest.mark.parametrize(
+    ("verdict", "answer"),
+    [(None, "c"), (Status.ACCEPT, "c"), (Status.REJECT, "r"), (Status.TEMPFAIL, "t")],
+)
+def test_unknown_command_after_a_verdict_on_the_message_does_not_change_it(
+    verdict: Status | None, answer: str
+) -> None:
+    milter = everything(envfrom=returns(Status.REJECT), unknown=returns(verdict))
+    Playbook(milter).play(
+        rf"""{CLIENT}
+        >> M <a@example.com>␀
+        << r
+        >> U FROB␀
+        << {answer}
+        >> R <b@example.org>␀
+        << r
+        >> T
+        << r
+        """
+    )
+
+
+@pytest.mark.parametrize("command", ["T x", "N x", "L no end", "U no end"])
+def test_what_a_command_carries_may_be_malformed_where_nobody_looks_at_it(command: str) -> None:
+    before = {"T": "", "U": "", "L": ">> T\n<< c\n", "N": ">> T\n<< c\n"}[command[0]]
+    Playbook(filter_of({"eom": returns(None)})).play(
+        rf"""
+        >> O 6 0 0
+        << O *
+        >> C x␀U
+        << c
+        >> H x␀
+        << c
+        {ENVELOPE}{before}
+        >> {command}
+        << c
+        """
+    )
+
+
+def test_answers_to_a_flood_of_commands_are_sent_in_pieces() -> None:
+    talk: Any = Conversation(Program(everything().plan()), perform=call_at_once).run()
+    next(talk)
+    for line in ("O 6 1ff 77f", COMMANDS["connect"], COMMANDS["helo"]):
+        talk.send(parse(line))
+    sizes = []
+    effect = talk.send(parse("U x␀") * 20_000)
+    while type(effect) is Send:
+        sizes.append(len(effect.data))
+        effect = talk.send(None)
+    assert sum(sizes) + len(effect.answer) == 20_000 * len(frame("c"))
+    assert max(sizes) < 20_000
+
+
+def test_parameters_over_the_limit_are_counted_and_not_taken_apart() -> None:
+    callbacks = {stage: returns(None) for stage in COMMANDS}
+    playbook = Playbook(filter_of(callbacks, limits=Limits(arguments=8)))
+    playbook.play(CLIENT + ">> M <a@example.com>␀\n<< c\n")
+    tracemalloc.start()
+    try:
+        assert playbook.receive(frame("R", b"x\0" * 400_000)).answers() == ["t"]
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_callback_that_is_late_still_has_no_other_beside_it_in_the_next_smtp_session() -> None:
+    milter = everything(helo=returns(None), connect=returns(Status.REJECT))
+    talk: Any = Conversation(Program(milter.plan())).run()
+    next(talk)
+    talk.send(parse("O 6 1ff 77f"))
+    assert talk.send(parse("C x␀U")).stage == "connect"
+    talk.send(None)
+    assert talk.send(parse("H x␀")).stage == "helo"
+    late = Late()
+    effect = talk.throw(CallTimedOut("helo", 1.0, late))
+    assert effect.answer == frame("t")
+    talk.send(parse("K"))
+    assert talk.send(parse("C x␀U")).answer == frame("t")  # and nothing was called
+    late.finish()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pmilter.context import Context
 from pmilter.effects import Call, Effect, Receive, Send, call_at_once
-from pmilter.errors import ConnectionClosed, MilterError, MilterTimeout
+from pmilter.errors import ConnectionClosed, MilterError, MilterTimeout, RemoteProtocolError
 from pmilter.facts import Facts
 from pmilter.intake import Intake
 from pmilter.outcomes import CallFailed, CallTimedOut
@@ -55,10 +55,14 @@ _OPTNEG: Final = int(Command.OPTNEG)
 _ABORT: Final = int(Command.ABORT)
 _QUIT: Final = int(Command.QUIT)
 _DELIVERS: Final = frozenset({Answer.CONTINUE, Answer.ACCEPT})
+_FACTS: Final = frozenset({Command.CONNECT, Command.HELO, Command.MAIL, Command.RCPT})
+"""Commands that are understood whether the filter sees them or not, for what they tell."""
+
 _REFUSES: Final = frozenset({Status.REJECT, Status.TEMPFAIL})
 _GOES_ON: Final = frozenset({Status.CONTINUE, Status.SKIP, Status.NOREPLY})
-_FLUSH_SIZE: Final = 262_144
-"""Bytes of changes after which some are sent, so that a large new body is not held twice."""
+_FLUSH_SIZE: Final = 16_384
+"""Bytes after which some are sent: a large new body is not held twice, and what many commands in one piece have for answers is not
+copied again and again."""
 
 
 class Conversation:
@@ -176,7 +180,12 @@ class Conversation:
                     stage = stages[code]
                     if stage is not None:
                         take = stage.take  # in a variable: it is no method of the stage's
-                        arguments = take(self._intake, payload)
+                        try:
+                            arguments = take(self._intake, payload)
+                        except RemoteProtocolError:
+                            if not self._ignores(stage):
+                                raise
+                            arguments = ()
                         if (self._verdicts.special or service.stopping) and not self._shows(stage):
                             pass  # it has been answered
                         elif arguments is None:
@@ -203,11 +212,11 @@ class Conversation:
                                 session.go_on()
                                 if code == _RCPT:
                                     self._note_recipient(payload)
-                                continue
-                            verdict = self._verdict(stage, outcome)
-                            given = self._verdicts.settle(stage, verdict, self._context)
-                            if code == _RCPT and given.code in _DELIVERS:
-                                self._note_recipient(payload)
+                            else:
+                                verdict = self._verdict(stage, outcome)
+                                given = self._verdicts.settle(stage, verdict, self._context)
+                                if code == _RCPT and given.code in _DELIVERS:
+                                    self._note_recipient(payload)
                     elif code == _BODYEOB:
                         yield from self._end_of_message(payload)
                     else:
@@ -240,10 +249,24 @@ class Conversation:
         call.arguments = ()  # else the context, which knows of the call, waits for the garbage collector
         here.conversation = None
 
+    def _ignores(self, stage: Stage) -> bool:
+        """Return whether nobody looks at what a command carries, so that it may be malformed."""
+        if stage.command in _FACTS:
+            return False
+        hidden = self._verdicts.special and not self._verdicts.shows(
+            stage.command, self._session.move
+        )
+        return hidden or stage.function is None or self._must_stop()
+
+    def _must_stop(self) -> bool:
+        """Return whether the service is stopping, and no message is open that may be finished."""
+        session = self._session
+        return self._service.stopping and (session.move is not _NEXT or session.state not in OPEN)
+
     def _shows(self, stage: Stage) -> bool:
         """Return whether the filter is to see a command; where it is not, answer it."""
         verdicts, move = self._verdicts, self._session.move
-        if self._service.stopping and (move is not _NEXT or self._session.state not in OPEN):
+        if self._must_stop():
             verdicts.stop(NO_ROOM if self._service.refusing else STOPPING)
         if not verdicts.special or verdicts.shows(stage.command, move):
             return True
@@ -410,7 +433,10 @@ class Conversation:
             self._probing = False
             yield from self._end_session()
             self._session.end_session()
+            late = self._verdicts.late
             self._begin_connection()
+            if late is not None:
+                self._verdicts.wait_for(late)
 
     def _negotiate(self, offer: Options) -> Talk:
         answer = self._program.choose(offer)
@@ -495,12 +521,10 @@ class Conversation:
         return reply if reply is SHUTDOWN else Status.CONTINUE
 
     def _send_changes(self) -> Talk:
-        size = 0
         for change in self._requests.take_changes():
-            size += self._session.change(change)
-            if size > _FLUSH_SIZE:
+            self._session.change(change)
+            if len(self._session.out) > _FLUSH_SIZE:
                 yield from self._flush()
-                size = 0
 
     # --- the end
 

@@ -83,17 +83,19 @@ class Intake:
 
     def envfrom(self, payload: bytes) -> Arguments | None:
         """Note the sender."""
-        texts = _texts(Mail, payload)
         self._facts.sender = payload.partition(b"\0")[0]
-        return (self.context, *texts) if len(texts) <= self._limits.arguments else None
+        if payload.count(0) > self._limits.arguments:
+            return None
+        return (self.context, *_texts(Mail, payload))
 
     def envrcpt(self, payload: bytes) -> Arguments | None:
         """Count a recipient; it is a fact only once it is accepted."""
-        texts = _texts(Rcpt, payload)
         self._rcpts_left -= 1
         self._rcpt_bytes_left -= len(payload)
         within = self._rcpts_left >= 0 <= self._rcpt_bytes_left
-        return (self.context, *texts) if within and len(texts) <= self._limits.arguments else None
+        if not within or payload.count(0) > self._limits.arguments:
+            return None
+        return (self.context, *_texts(Rcpt, payload))
 
     def header(self, payload: bytes) -> Arguments | None:
         """Count a header field."""

@@ -154,9 +154,10 @@ class Verdicts:
                 self.special = self._standing is not None or self._late is not None
 
     def _give(self, verdict: Message) -> None:
+        before = self._session.state
         self._session.reply(verdict)
         state = self._session.state
-        if state is _DECIDED:
+        if state is _DECIDED and before is not _DECIDED:  # an unknown command changes no verdict
             self._standing = verdict
             self.special = True
         if state not in OPEN:

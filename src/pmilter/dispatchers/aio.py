@@ -145,7 +145,7 @@ class Server:
         self.doorway.open()
         now = time.monotonic()
         for connection in [c for c in self.connections if min(c.deadline, c.until) <= now]:
-            self.loop.call_soon(connection.time_out)  # not within this task, see Office.step
+            self.loop.call_soon(connection.time_out)  # not within this task, see Office.take
         pause = min(seconds, _ROUND, self.serving.notifier.sign_of_life())
         self._happened = self.loop.create_future()
         timer = self.loop.call_later(pause, _resolve, self._happened)

@@ -319,10 +319,10 @@ class Connection:
             except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
                 step = talk.throw
                 value = CallFailed(error) if kind is Call else error
-            self._call = None
-            if turn.late is not None:
+            if turn.late is not None:  # first: the call that is under way may be its successor's
                 self._server.finish(turn.late)
                 return
+            self._call = None
 
     def _taken_from_backlog(self, answer: bytes) -> Generator[object, Any, bytes]:
         """Answer, then take what has come while a callback ran."""

@@ -72,7 +72,7 @@ class Connections:
 
     def end(self) -> None:
         """Cut all off at once; their conversations see an end of file."""
-        for conn in tuple(self._open):
+        for conn in self._open.copy():
             with contextlib.suppress(OSError):
                 conn.shutdown(socket.SHUT_RDWR)
 

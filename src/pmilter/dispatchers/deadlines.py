@@ -280,10 +280,16 @@ class Watch:
                 self._idle = not self._slots
                 self._bell.acquire(timeout=-1 if self._idle else self._pause)
                 now = time.monotonic()
-                for slot in tuple(self._slots):
-                    slot.look(now)
+                for slot in self._slots.copy():  # which is atomic, as making a tuple of it is not
+                    self._look(slot, now)
         finally:
             self._gone.release()
+
+    def _look(self, slot: Slot, now: float) -> None:
+        try:
+            slot.look(now)
+        except Exception:  # the others have deadlines too
+            logger.exception("error in pmilter itself")
 
 
 def _held() -> threading.Lock:

@@ -109,7 +109,10 @@ class Driver:
                     if effect.timeout is not timeout or watchful:
                         timeout = effect.timeout
                         self._before_read(effect.timeout)
-                    outcome = recv(size)
+                    try:
+                        outcome = recv(size)
+                    except BlockingIOError:
+                        raise self._silence() from None
                     size = READ_SIZE if len(outcome) < READ_SIZE else LONG_READ_SIZE
                 elif type(effect) is not Call:
                     outcome = sendall(effect.data)
@@ -121,7 +124,7 @@ class Driver:
                 _finish(gone.late)
                 return False
             except BaseException as error:  # noqa: BLE001  # the conversation decides what becomes of it
-                resume, outcome = talk.throw, self._explained(error, effect)
+                resume, outcome = talk.throw, _explained(error)
 
     def _before_read(self, timeout: float | None) -> None:
         """Have the next read wait so long at most.
@@ -140,13 +143,10 @@ class Driver:
             _set_timeout(self._sock, socket.SO_RCVTIMEO, timeout)
             self._timeout = timeout
 
-    def _explained(self, error: BaseException, effect: object) -> BaseException:
-        """Return what to throw into the conversation for what an effect has raised."""
-        if isinstance(error, BlockingIOError) and isinstance(effect, Receive):
-            seconds = self._timeout
-            text = f"nothing came from the MTA for {seconds} seconds"
-            return MilterTimeout(text, seconds=seconds)
-        return error
+    def _silence(self) -> MilterTimeout:
+        """Return what to raise where the MTA has said nothing for the time that it has."""
+        seconds = self._timeout
+        return MilterTimeout(f"nothing came from the MTA for {seconds} seconds", seconds=seconds)
 
     def _take_over(self, error: CallTimedOut) -> None:
         """Carry on without the callback that is late, on a new thread."""
@@ -166,6 +166,13 @@ class Driver:
         if not self._home.acquire(timeout=watch.grace):
             logger.error("a callback has not returned after its connection has ended")
             watch.on_stuck()
+
+
+def _explained(error: BaseException) -> BaseException:
+    """Return what to throw into the conversation for what an effect has raised."""
+    if isinstance(error, BlockingIOError):  # of sending: SO_SNDTIMEO
+        return MilterTimeout("the MTA takes no more for too long")
+    return error
 
 
 def _finish(late: Late) -> None:
