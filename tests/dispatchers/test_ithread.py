@@ -182,6 +182,8 @@ def test_full_service_that_is_to_drain_stops_to_listen_at_once() -> None:
             Wire(address).close()
         except ConnectionRefusedError:
             return True
+        except ConnectionResetError:  # it was in the backlog just then
+            return False
         return False
 
     milter = filter_of({"helo": returns(None)})
