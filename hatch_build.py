@@ -22,6 +22,10 @@ SWITCH = "PMILTER_ACCELERATE"
 TOOLS = ["mypy>=1.18", "setuptools>=77"]
 SOURCE = Path("src")
 LIST_OF_MODULES = SOURCE / "pmilter" / "acceleration.py"
+REMEDY = (
+    "this needs a C compiler and the headers of this Python (on Debian gcc and python3-dev); "
+    f"without {SWITCH} a pure pmilter is built"
+)
 
 
 def is_wanted() -> bool:
@@ -59,6 +63,12 @@ def compile_in(folder: Path, modules: tuple[str, ...]) -> list[Path]:
     return [path for path in made if path.parts[0] != "build"]
 
 
+def compile_copy(root: Path, folder: Path) -> list[Path]:
+    """Copy a project's package to a folder, and compile it there; return what was made, relative to the folder."""
+    shutil.copytree(root / SOURCE, folder, dirs_exist_ok=True)
+    return compile_in(folder, runpy.run_path(str(root / LIST_OF_MODULES))["MODULES"])
+
+
 class AccelerationHook(BuildHookInterface[Any]):
     """Adds the compiled modules to a wheel, beside their source."""
 
@@ -75,11 +85,14 @@ class AccelerationHook(BuildHookInterface[Any]):
             self.app.display_warning(f"{SWITCH} is ignored: an editable install runs the source")
             return
         self._folder = folder = Path(tempfile.mkdtemp(prefix="pmilter-"))
-        root = Path(self.root)
-        shutil.copytree(root / SOURCE, folder, dirs_exist_ok=True)
-        modules = runpy.run_path(str(root / LIST_OF_MODULES))["MODULES"]
-        for made in compile_in(folder, modules):
-            build_data["force_include"][str(folder / made)] = str(made)
+        try:
+            made = compile_copy(Path(self.root), folder)
+        except BaseException as error:
+            self.finalize()  # nobody else calls it after an error
+            if isinstance(error, SystemExit):  # what setuptools makes of a compiler's failure
+                self.app.abort(f"cannot compile ({error}): {REMEDY}")
+            raise
+        build_data["force_include"].update({str(folder / path): str(path) for path in made})
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 

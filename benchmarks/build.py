@@ -135,6 +135,27 @@ def _pmilter_with_uvloop() -> Path:
     return _venv()
 
 
+def outdated(installed: Path, source: Path) -> list[str]:
+    """Name the files of an installed package that are not, or no longer, those of the source."""
+    folders = (installed, source)
+    names = {
+        file.relative_to(folder)
+        for folder in folders
+        for suffix in ("py", "c")
+        for file in folder.rglob(f"*.{suffix}")
+    }
+    return sorted(str(name) for name in names if _differs(name, installed, source))
+
+
+def _differs(name: Path, installed: Path, source: Path) -> bool:
+    there, here = installed / name, source / name
+    if there.exists() and here.exists():
+        return there.read_bytes() != here.read_bytes()
+    if name.suffix == ".c" and here.exists():  # not installed beside what was compiled from it
+        return here.stat().st_mtime > (installed / "__init__.py").stat().st_mtime
+    return True
+
+
 def _pmilter_compiled() -> Path:
     chosen = Path(os.environ.get(COMPILED_PYTHON, COMPILED))
     if not chosen.exists():
@@ -143,6 +164,12 @@ def _pmilter_compiled() -> Path:
         )
     if not _is_accelerated(chosen, PYTHONPATH=""):
         raise Absent(f"pmilter is not compiled in {chosen}")
+    where = run([str(chosen), "-c", "import pmilter; print(pmilter.__path__[0])"], PYTHONPATH="")
+    if files := outdated(Path(where.strip()), SOURCE / "pmilter"):
+        raise Absent(
+            f"{chosen} was made of another source ({files[0]} differs, of {len(files)}); "
+            "make it anew: python3 tasks.py compiled"
+        )
     return chosen
 
 

@@ -28,6 +28,9 @@ class Contestant:
             ``{filter}`` and ``{processes}`` to be filled in.
         filters: The filters that can be written with it.
         families: The sockets that it can listen on, the best one first.
+        lacks: Commands with their answers that it cannot be asked, as `benchmarks.answers` writes
+            them; one that is missing and not named here is an error.
+        besides: Those that it cannot do without, also where the workload's filter wants none.
         most_idle: The number of idle connections beyond which reading its memory takes too long.
     """
 
@@ -37,6 +40,8 @@ class Contestant:
     command: str
     filters: tuple[str, ...] = ALL_FILTERS
     families: tuple[Family, ...] = ("unix", "tcp")
+    lacks: tuple[str, ...] = ()
+    besides: tuple[str, ...] = ()
     most_idle: int = 1000
 
     def family(self, case: Case) -> Family:
@@ -56,6 +61,8 @@ def _perl(dispatcher: str, most_idle: int) -> Contestant:
         "perl",
         f"{{program}} {{here}}/peers/pmilter.pl {dispatcher} {{address}} {{filter}} {{processes}}",
         filters=("noop", "tagger", "small"),
+        lacks=("T=c",),  # it speaks version 2, which has no DATA
+        besides=("C=c", "M=c"),
         most_idle=most_idle,
     )
 
@@ -107,6 +114,7 @@ CONTESTANTS = (
         "gomilter",
         "{program} {address} {filter}",
         filters=("noop", "tagger", "small"),
+        lacks=("T=c",),  # version 2, too
     ),
     _ours("selector"),
     _ours("asyncio"),

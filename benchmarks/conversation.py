@@ -1,7 +1,7 @@
 """CPU of protocol core and conversation alone, for one command: ``python -m benchmarks.conversation``.
 
-No socket and no load: the frames of the suite's message (27 commands with macros, all callbacks) are handed to a conversation, and its
-effects performed, in one process. What a dispatcher and the kernel add is measured by the suite.
+No socket and no load: the frames of the suite's message (27 commands with macros, all callbacks) are handed to a conversation, and it
+calls the callbacks by itself, in one process, as with the selector dispatcher. What a dispatcher and the kernel add is measured by the suite.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from pmilter import Milter, Status
 from pmilter.conversation import Conversation
-from pmilter.effects import Call, Receive
+from pmilter.effects import Receive, call_at_once
 from pmilter.program import Program
 from pmilter.protocol import Command, Family, messages, offer
 
@@ -60,13 +60,13 @@ def filter_with_all_callbacks() -> Milter:
 
 
 def seconds_a_message(program: Program) -> float:
-    talk = Conversation(program).run()
+    talk = Conversation(program, perform=call_at_once).run()
     next(talk)
 
     def feed(data: bytes) -> None:
         effect = talk.send(data)
         while type(effect) is not Receive:
-            effect = talk.send(effect.function(*effect.arguments) if type(effect) is Call else None)
+            effect = talk.send(None)
 
     for data in OPENING:
         feed(data)

@@ -7,6 +7,8 @@ import json
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.processes import on_core
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -17,10 +19,6 @@ HOLD_LIMIT = 120.0  # seconds that idle connections are held at most
 
 class LoadError(Exception):
     """The filter did not answer as it should, or the generator itself failed."""
-
-
-def _pinned(core: int | None) -> list[str]:
-    return [] if core is None else ["taskset", "-c", str(core)]
 
 
 def run_load(
@@ -34,21 +32,17 @@ def run_load(
     answer_limit: float = ANSWER_LIMIT,
 ) -> dict[str, Any]:
     """Put load on a filter; raises LoadError if one byte of the answers is wrong."""
-    done = subprocess.run(
-        [
-            *_pinned(core),
-            str(generator),
-            f"--connections={connections}",
-            f"--seconds={seconds}",
-            f"--timeout={answer_limit}",
-            address,
-            workload,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=seconds + 5 * answer_limit + 10,
-        check=False,
-    )
+    command = [
+        str(generator),
+        f"--connections={connections}",
+        f"--seconds={seconds}",
+        f"--timeout={answer_limit}",
+        address,
+        workload,
+    ]
+    limit = seconds + 5 * answer_limit + 10
+    with on_core(core):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
     try:
         figures: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import answers
 from benchmarks.generator import LoadError, idle_connections, run_load
 from benchmarks.processes import Clock, cpu_seconds, memory_kib
 from benchmarks.server import Server, ServerError
@@ -46,7 +47,8 @@ class Setting:
 class Measurement:
     """Figures of one contestant in one case and round; `error` says why there are none.
 
-    A server that did not even start has no `startup_ms` either.
+    A server that did not even start has no `startup_ms` either. `disturbed`: other programs or a
+    hypervisor took more of the cores than the limit, in every try.
     """
 
     contestant: str
@@ -59,6 +61,7 @@ class Measurement:
     cpu_us_a_message: float = 0
     startup_ms: float = 0
     noise: float = 0
+    disturbed: bool = False
     figures: dict[str, Any] = field(default_factory=dict)
 
 
@@ -80,7 +83,7 @@ def measure(setting: Setting, contestant: Contestant, case: Case, number: int) -
         again = _try(setting, contestant, case, number)
         if again.error is not None or again.noise < best.noise:
             best = again
-    return best
+    return replace(best, disturbed=best.error is None and best.noise > setting.noise_limit)
 
 
 def _try(setting: Setting, contestant: Contestant, case: Case, number: int) -> Measurement:
@@ -100,14 +103,16 @@ def _try(setting: Setting, contestant: Contestant, case: Case, number: int) -> M
             blank = Measurement(
                 contestant.name, case, number, family, startup_ms=1000 * server.startup
             )
-            return _load(setting, server, blank)
+            return _load(setting, server, contestant, blank)
     except ServerError as error:
         return Measurement(contestant.name, case, number, family, error=str(error))
 
 
-def _load(setting: Setting, server: Server, blank: Measurement) -> Measurement:
+def _load(
+    setting: Setting, server: Server, contestant: Contestant, blank: Measurement
+) -> Measurement:
     def put(seconds: float) -> dict[str, Any]:
-        return run_load(
+        figures = run_load(
             setting.generator,
             server.address,
             blank.case.workload,
@@ -115,6 +120,9 @@ def _load(setting: Setting, server: Server, blank: Measurement) -> Measurement:
             seconds=seconds,
             core=setting.load_core,
         )
+        if text := answers.undeclared(contestant, blank.case.workload, figures["letters"]):
+            raise LoadError(f"the filter was not asked what the workload asks: {text}")
+        return figures
 
     try:
         put(min(0.3, setting.seconds / 2))  # pools are filled, caches warm, code specialised

@@ -77,7 +77,8 @@ def _legend(groups: Sequence[str]) -> list[str]:
 
 
 def chart(title: str, labels: list[str], panels: list[Panel]) -> str:
-    """Draw a row for each label, with a bar in each panel."""
+    """Draw a row for each label, with a bar in each panel that has any."""
+    panels = [panel for panel in panels if panel.bars]
     width = LABELS + len(panels) * (PANEL + NUMBERS)
     height = HEAD + ROW * len(labels) + 14
     groups = [group for group in COLOURS if group in {GROUP_OF[label] for label in labels}]

@@ -6,10 +6,15 @@ session, also the ones whose parent has gone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROC = Path("/proc")
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -17,6 +22,17 @@ TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat, counted from the state, which follows the name in brackets.
 _SESSION = 3
 _TIMES = slice(11, 15)  # utime, stime, and both of the children that were waited for
+
+
+@contextlib.contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """Let what is started in here keep to one core; `None` is all of them."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before if core is None else {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _stat_fields(pid: int) -> list[str]:

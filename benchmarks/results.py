@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.cases import Case
+    from benchmarks.interpreters import Interpreter
     from benchmarks.measure import Measurement, Memory
     from benchmarks.postfix import Passage
 
@@ -67,6 +68,7 @@ class Results:
         memories: One for each contestant.
         passages: Through a real Postfix, of every round.
         machine: See `machine`.
+        interpreters: For each need of a contestant that is a Python, which one.
     """
 
     settings: dict[str, Any]
@@ -75,6 +77,7 @@ class Results:
     memories: list[Memory] = field(default_factory=list)
     passages: list[Passage] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=machine)
+    interpreters: dict[str, Interpreter] = field(default_factory=dict)
 
     def good(self, case: Case, contestant: str) -> list[Measurement]:
         """Measurements without error, by round."""
@@ -83,6 +86,11 @@ class Results:
             for each in self.measurements
             if each.case == case and each.contestant == contestant and each.error is None
         ]
+
+    def undisturbed(self) -> Results:
+        """Give the same without the rounds in which too much of the machine went to others."""
+        quiet = [each for each in self.measurements if not each.disturbed]
+        return dataclasses.replace(self, measurements=quiet)
 
     def cases(self) -> list[Case]:
         """In the order in which they were measured."""

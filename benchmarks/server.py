@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from benchmarks.build import HERE, SOURCE
 from benchmarks.catalogue import PROCESSES
+from benchmarks.processes import on_core
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,8 +69,8 @@ class Server:
             filter=kind,
             processes=PROCESSES,
         )
-        pinned = [] if core is None else ["taskset", "-c", str(core)]
-        self._command = [*pinned, *shlex.split(words)]
+        self._core = core
+        self._command = shlex.split(words)
         self._environment = dict(os.environ)
         if contestant.need in ("pmilter", "pmilter with uvloop"):
             self._environment["PYTHONPATH"] = str(SOURCE)
@@ -80,7 +81,7 @@ class Server:
     def __enter__(self) -> Self:
         self._path.unlink(missing_ok=True)
         begun = time.monotonic()
-        with self._log.open("wb") as log:
+        with self._log.open("wb") as log, on_core(self._core):
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,

@@ -10,9 +10,9 @@ import time
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from benchmarks import plots, tables
+from benchmarks import interpreters, plots, tables
 from benchmarks.build import HERE, Absent, build_all, load_generator
 from benchmarks.cases import SHORT, USUAL, Case, choose_cases
 from benchmarks.catalogue import CONTESTANTS, Contestant, choose_contestants
@@ -21,12 +21,20 @@ from benchmarks.postfix import check_available, measure_passage
 from benchmarks.results import Results
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from benchmarks.measure import Measurement
 
 # The short form takes what a compiler alone can build, where nothing else is said.
 QUICK_NEEDS = ("ceiling", "libmilter", "pmilter")
+
+
+Number = TypeVar("Number", int, float)
+
+
+def duration(seconds: float) -> str:
+    """Write a time in minutes, or in seconds below two minutes."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 class Progress:
@@ -42,7 +50,7 @@ class Progress:
         self._done += 1
         took = time.monotonic() - self._begun
         rest = took / self._done * (self._steps - self._done)
-        line = f"[{self._done:>3}/{self._steps}, {rest / 60:.0f} min left] {what}"
+        line = f"[{self._done:>3}/{self._steps}, {duration(rest)} left] {what}"
         print(line, file=sys.stderr, flush=True)
 
 
@@ -84,6 +92,21 @@ class Plan:
         return turns
 
 
+def between(kind: type[Number], least: Number, most: Number) -> Callable[[str], Number]:
+    """Make a reader of a number on the command line that refuses what is out of bounds."""
+
+    def read(text: str) -> Number:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+        return value
+
+    return read
+
+
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; the short form changes what is meant where nothing is said."""
     parser = argparse.ArgumentParser(
@@ -93,12 +116,22 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--peers", nargs="+", metavar="NAME", help="names, shell patterns or groups; see --list")
     add("--cases", nargs="+", metavar="CASE", help="such as noop/unix/16, or patterns: 'tagger/*'")
-    add("--rounds", type=int, metavar="N", help="each measures everything once (default 3)")
-    add("--seconds", type=float, metavar="S", help="of load in a measurement (default 2)")
+    add(
+        "--rounds",
+        type=between(int, 1, 1000),
+        metavar="N",
+        help="each measures everything once (default 3)",
+    )
+    add(
+        "--seconds",
+        type=between(float, 0.02, 600.0),
+        metavar="S",
+        help="of load in a measurement (default 2)",
+    )
     add("--unpinned", action="store_true", help="no core of their own for server and load")
     add("--no-memory", action="store_true", help="leave the idle connections out")
     add("--no-postfix", action="store_true", help="leave the real Postfix out")
-    add("--noise-limit", type=float, default=0.1, metavar="SHARE",
+    add("--noise-limit", type=between(float, 0.0, 1.0), default=0.1, metavar="SHARE",
         help="repeat, twice at most, where others took more of the cores (default 0.1)")  # fmt: skip
     add("--output", type=Path, default=HERE / "results", metavar="FOLDER")
     add("--short", action="store_true", help="only check that everything works, in seconds")
@@ -229,7 +262,12 @@ def print_list() -> None:
 def describe(setting: Setting, plan: Plan) -> dict[str, Any]:
     """Say how it was measured."""
     pinned = setting.server_core is not None
-    return {"rounds": plan.rounds, "seconds": setting.seconds, "pinned": pinned}
+    return {
+        "rounds": plan.rounds,
+        "seconds": setting.seconds,
+        "pinned": pinned,
+        "noise limit": setting.noise_limit,
+    }
 
 
 def with_postfix(plan: Plan, absent: dict[str, str]) -> Plan:
@@ -253,7 +291,12 @@ def prepare(options: argparse.Namespace) -> tuple[Plan, Setting, Results]:
     absent = {each.name: str(built[each.need]) for each in chosen if each.need not in programs}
     if not (options.short or options.no_postfix):
         plan = with_postfix(plan, absent)
-    return plan, setting, Results(settings=describe(setting, plan), absent=absent)
+    results = Results(
+        settings=describe(setting, plan),
+        absent=absent,
+        interpreters=interpreters.survey(programs),
+    )
+    return plan, setting, results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -272,6 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
     for name, reason in results.absent.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
+    for warning in interpreters.warnings(results.interpreters):
+        print(f"warning: {warning}", file=sys.stderr)
     allow_many_files()
     run_plan(plan, setting, results)
     save(results, options.output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks import answers
+from benchmarks import answers, interpreters
 from benchmarks.cases import MEANING
 from benchmarks.measure import IDLE_COUNTS
 from benchmarks.results import cpu, throughput
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from benchmarks.results import Results, Spread
 
 REFERENCE = "libmilter"
+DISTURBED = "†"
+DISTURBED_MEANING = "In a round others took more of the cores than the limit, in every try"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -59,8 +61,9 @@ def case_row(results: Results, case: Case, name: str) -> list[str]:
     typical = rounds[len(rounds) // 2]
     against = (case, REFERENCE)
     over_tcp = " (TCP)" if typical.family != case.family else ""
+    mark = f" {DISTURBED}" if any(each.disturbed for each in rounds) else ""
     return [
-        name + over_tcp,
+        name + over_tcp + mark,
         spread(results.spread(case, name, throughput)),
         number(results.ratio(throughput, (case, name), against), 2),
         spread(results.spread(case, name, cpu)),
@@ -69,7 +72,7 @@ def case_row(results: Results, case: Case, name: str) -> list[str]:
         percentiles("command_us", "p50", "p99", "p99.9")(typical),
         percentiles("message_us", "p50", "p99", "p99.9")(typical),
         number(typical.figures["setup_us"]["p50"]),
-        str(len(typical.figures["letters"].split())),
+        str(sum(not word.endswith("=") for word in typical.figures["letters"].split())),
         f"`{typical.figures['digest'][:8]}`",
     ]
 
@@ -89,13 +92,15 @@ def case_section(results: Results, case: Case) -> str:
         return of.median if of else 0
 
     names = sorted(results.contestants(case), key=speed, reverse=True)
-    usual = answers.shorten(answers.usual_letters(results, case))
+    usual = answers.shorten(answers.script(case.workload))
     lines = [
         f"## {case}\n\n{sentence(MEANING[case.workload])}\n",
         table(CASE_HEAD, (case_row(results, case, name) for name in names)),
-        f"\nCommands and answers of a message: `{usual}`.",
+        f"\nCommands and answers to the end of the first message: `{usual}`.",
     ]
     lines += [f"{name}: {text}." for name, text in answers.differences(results, case).items()]
+    if any(each.disturbed for name in names for each in results.good(case, name)):
+        lines.append(f"\n{DISTURBED} {DISTURBED_MEANING}.")
     return "\n".join(lines)
 
 
@@ -105,8 +110,12 @@ def target_section(results: Results) -> str:
     for target in TARGETS:
         value, verdict = target.verdict(results)
         bound = f"{'≥' if target.at_least else '≤'} {target.bound:g}"
-        rows.append([target.what, bound, number(value, 2), verdict])
-    return "## Targets\n\n" + table(("what", "target", "here", "verdict"), rows)
+        mark = f" {DISTURBED}" if target.rests_on_disturbed(results) else ""
+        rows.append([target.what, bound, number(value, 2), verdict + mark])
+    written = "## Targets\n\n" + table(("what", "target", "here", "verdict"), rows)
+    if any(DISTURBED in row[-1] for row in rows):
+        written += f"\n\n{DISTURBED} {DISTURBED_MEANING}; without that the reading is another."
+    return written
 
 
 def memory_section(results: Results) -> str:
@@ -165,13 +174,20 @@ def disturbance(results: Results) -> str:
     )
 
 
+def preamble(results: Results) -> str:
+    """Write what all figures depend on."""
+    about = {**results.machine, **results.settings}
+    lines = [", ".join(f"{key} {value}" for key, value in about.items()) + "."]
+    if results.interpreters:
+        lines.append(f"{sentence(interpreters.describe(results.interpreters))}\n")
+    lines += [f"**Warning: {text}.**\n" for text in interpreters.warnings(results.interpreters)]
+    return "\n".join([*lines, disturbance(results)])
+
+
 def report(results: Results) -> str:
     """Write the whole report."""
-    about = ", ".join(
-        f"{key} {value}" for key, value in {**results.machine, **results.settings}.items()
-    )
     sections = [
-        f"# Milter libraries, measured side by side\n\n{about}.\n{disturbance(results)}\n\n"
+        f"# Milter libraries, measured side by side\n\n{preamble(results)}\n\n"
         "Medians over the rounds; a ratio is the median of the ratios within each round. "
         "PSS for memory. What each column means is in `benchmarks/README.md`.",
         target_section(results),

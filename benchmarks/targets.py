@@ -51,6 +51,10 @@ class Target:
         reached = value >= self.bound if self.at_least else value <= self.bound
         return value, "pass" if reached else "miss"
 
+    def rests_on_disturbed(self, results: Results) -> bool:
+        """Whether the reading would be another without the rounds that were disturbed."""
+        return self.read(results) != self.read(results.undisturbed())
+
 
 def best_pure(results: Results) -> str:
     """The fastest of our dispatchers that use one process and no compiler."""

@@ -232,26 +232,40 @@ static void negotiated(struct session *session)
     record(&run->setup, now() - session->opened);
     if (run->setup.count == 1)
         run->agreed = agreed;
+    if (memcmp(&agreed, &run->agreed, sizeof agreed) != 0) {
+        fail(session, "something else was negotiated than on the first connection");
+        return;
+    }
     session->script = script_for(run->workload, &agreed);
     session->turn = 0;
     session->progress = TALKING;
     take_turn(session, now());
 }
 
-/* "M=c R=c ... E=hma" of one message: from the bytes that came, not from those expected. */
-static void note_letters(struct session *session, char command)
+static void note_command(struct run *run, char command)
+{
+    char text[3] = {' ', command, '='};
+    bool first = run->letters.length == 0;
+
+    append(&run->letters, first ? text + 1 : text, first ? 2 : 3);
+}
+
+/* "C=c H=c M=c ... E=hma": the commands that were sent, and the letters of the answer from the
+   bytes that came, not from those expected. A command without an answer is "L=". */
+static void note_letters(struct session *session, const struct turn *turn)
 {
     struct run *run = session->run;
-    char text[3] = {' ', command, '='};
+    const unsigned char *sent = session->script->sent.data;
 
-    if (run->letters_done || session->turn < session->script->message)
+    if (run->letters_done)
         return;
     if (run->noted == NULL)
         run->noted = session;
     if (run->noted != session)
         return;
-    append(&run->letters, run->letters.length == 0 ? text + 1 : text,
-           run->letters.length == 0 ? 2 : 3);
+    for (; run->noted_to < turn->end; run->noted_to += 4 + get_u32(sent + run->noted_to))
+        if (sent[run->noted_to + 4] != 'D') /* macros */
+            note_command(run, (char)sent[run->noted_to + 4]);
     for (size_t at = 0; at + FRAME_HEADER <= session->got; at += 4 + get_u32(session->answer + at))
         append(&run->letters, session->answer + at + 4, 1);
 }
@@ -272,24 +286,49 @@ static void message_done(struct session *session, uint64_t at)
         take_turn(session, at);
 }
 
+/* "hma (61 bytes)": the letters of the frames in it. */
+static void describe_frames(FILE *to, const unsigned char *from, size_t length)
+{
+    unsigned letters = 0;
+
+    for (size_t at = 0; at + FRAME_HEADER <= length && letters < 16; letters++) {
+        fputc(from[at + 4] > ' ' && from[at + 4] < 127 ? from[at + 4] : '?', to);
+        at += 4 + (size_t)get_u32(from + at);
+    }
+    fprintf(to, "%s(%zu bytes)", letters > 0 ? " " : "", length);
+}
+
+static void describe_bytes(FILE *to, const unsigned char *from, size_t at, size_t length)
+{
+    if (at == length)
+        fputs(" the end", to);
+    for (size_t i = at; i < length && i < at + 8; i++)
+        fprintf(to, " %02x", from[i]);
+}
+
 static void describe_mismatch(struct session *session, const struct turn *turn)
 {
-    char text[ERROR_ROOM / 2] = "expected";
-    size_t end = strlen(text);
-    const struct {
-        const char *name;
-        const unsigned char *from;
-        size_t length;
-    } sides[] = {{"", turn->expected.data, turn->expected.length},
-                 {", got", session->answer, session->got}};
+    const struct bytes *expected = &turn->expected;
+    char text[ERROR_ROOM / 2] = "";
+    FILE *to = fmemopen(text, sizeof text, "w");
+    size_t same = 0;
 
-    for (size_t side = 0; side < 2; side++) {
-        end += (size_t)snprintf(text + end, sizeof text - end, "%s", sides[side].name);
-        for (size_t i = 0; i < sides[side].length && i < 16; i++)
-            end += (size_t)snprintf(text + end, sizeof text - end, " %02x", sides[side].from[i]);
-        if (sides[side].length > 16)
-            end += (size_t)snprintf(text + end, sizeof text - end, "...");
+    if (to == NULL) {
+        fail_errno(session, "fmemopen");
+        return;
     }
+    while (same < expected->length && same < session->got
+           && expected->data[same] == session->answer[same])
+        same++;
+    fputs("expected ", to);
+    describe_frames(to, expected->data, expected->length);
+    fputs(", got ", to);
+    describe_frames(to, session->answer, session->got);
+    fprintf(to, "; from byte %zu on expected", same + 1);
+    describe_bytes(to, expected->data, same, expected->length);
+    fputs(", got", to);
+    describe_bytes(to, session->answer, same, session->got);
+    fclose(to);
     fail(session, text);
 }
 
@@ -313,7 +352,7 @@ static void answered(struct session *session)
     at = now();
     record(&session->run->command, at - session->asked);
     session->run->answers++;
-    note_letters(session, turn->command);
+    note_letters(session, turn);
     if (++session->turn == session->script->count)
         message_done(session, at);
     else

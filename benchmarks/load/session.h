@@ -12,7 +12,7 @@
 #include "script.h"
 #include "workload.h"
 
-enum { ANSWER_ROOM = 4096, ERROR_ROOM = 256 };
+enum { ANSWER_ROOM = 4096, ERROR_ROOM = 512 };
 
 /* What all sessions have in common. */
 struct run {
@@ -31,8 +31,9 @@ struct run {
     uint64_t done_sessions, done_messages, answers, sent, received;
     struct histogram setup, command, message;
     struct agreement agreed;       /* of the first session */
-    const struct session *noted;   /* the first session that got an answer within a message */
-    struct bytes letters;          /* of its first message: command and reply letters */
+    const struct session *noted;   /* the first session that got an answer */
+    size_t noted_to;               /* how far in what it sent */
+    struct bytes letters;          /* to the end of its first message: commands and replies */
     bool letters_done;
     char error[ERROR_ROOM];
 };

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,8 @@ from benchmarks.generator import LoadError, idle_connections, run_load
 from tests.benchmarks.conftest import ScriptedFilter, frame
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
     from pathlib import Path
 
 HEADERS = "L" * 20
@@ -25,7 +29,7 @@ def load(
 def test_correct_answers_are_measured(generator: Path, tmp_path: Path) -> None:
     with ScriptedFilter(tmp_path / "socket") as filter_:
         figures = load(generator, filter_.address)
-    assert figures["letters"] == f"M=c R=c R=c T=c {'L=c ' * 20}N=c B=c E=a"
+    assert figures["letters"] == f"C=c H=c M=c R=c R=c T=c {'L=c ' * 20}N=c B=c E=a"
     assert figures["messages"] >= 1
     assert figures["answers"] == 2 * figures["setup_us"]["count"] + 27 * figures["messages"]
     assert figures["message_us"]["count"] == figures["messages"]
@@ -106,7 +110,7 @@ def test_commands_without_reply_are_not_waited_for(generator: Path, tmp_path: Pa
     silent = dict.fromkeys("CHMRTLNB", b"")
     with ScriptedFilter(tmp_path / "socket", agreement=(6, 0, 0xFF080), answers=silent) as filter_:
         figures = load(generator, filter_.address)
-    assert figures["letters"] == "E=a"
+    assert figures["letters"] == f"C= H= M= R= R= T= {'L= ' * 20}N= B= E=a"
 
 
 def test_a_reply_that_was_negotiated_away_is_refused(generator: Path, tmp_path: Path) -> None:
@@ -134,6 +138,63 @@ def test_changes_of_the_tagger_are_compared_byte_for_byte(generator: Path, tmp_p
         pytest.raises(LoadError, match="answer to E"),
     ):
         load(generator, filter_.address, "tagger")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        pytest.param(
+            frame(b"h", b"X-Tagged\0yes\0")
+            + frame(b"m", b"\0\0\0\1Subject\0[Tagged] minutes\0")
+            + frame(b"a"),
+            "expected hma (57 bytes), got hma (57 bytes); from byte 37 on "
+            "expected 74 61 67 67 65 64 5d 20, got 54 61 67 67 65 64 5d 20",
+            id="a byte in the middle",
+        ),
+        pytest.param(
+            frame(b"a"),
+            "expected hma (57 bytes), got a (5 bytes); from byte 4 on expected 0e 68 58",
+            id="no changes",
+        ),
+    ],
+)
+def test_wrong_bytes_are_told_with_letters_and_the_first_difference(
+    generator: Path, tmp_path: Path, answer: bytes, told: str
+) -> None:
+    with (
+        ScriptedFilter(
+            tmp_path / "socket", agreement=(6, 0x11, 0), answers={"E": answer}
+        ) as filter_,
+        pytest.raises(LoadError, match=re.escape(told)),
+    ):
+        load(generator, filter_.address, "tagger")
+
+
+def test_bytes_beyond_the_answer_are_told(generator: Path, tmp_path: Path) -> None:
+    told = (
+        "expected c (5 bytes), got cc (10 bytes); from byte 6 on expected the end, got 00 00 00 01"
+    )
+    with (
+        ScriptedFilter(tmp_path / "socket", answers={"L": frame(b"c") * 2}) as filter_,
+        pytest.raises(LoadError, match=re.escape(told)),
+    ):
+        load(generator, filter_.address)
+
+
+class LazyFromTheSecondOn(ScriptedFilter):
+    """Negotiates everything on the first connection, and next to nothing on the others."""
+
+    def _talk(self, connection: socket.socket, read: Callable[[int], bytes]) -> None:
+        super()._talk(connection, read)
+        self._answers["O"] = frame(b"O", struct.pack(">III", 6, 0, 0x37F))
+
+
+def test_all_connections_must_negotiate_the_same(generator: Path, tmp_path: Path) -> None:
+    with (
+        LazyFromTheSecondOn(tmp_path / "socket") as filter_,
+        pytest.raises(LoadError, match="something else was negotiated than on the first"),
+    ):
+        run_load(generator, filter_.address, "short", connections=1, seconds=2)
 
 
 def test_idle_connections_are_counted(generator: Path, tmp_path: Path) -> None:

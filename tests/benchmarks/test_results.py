@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import answers, plots, tables
+from benchmarks import plots, tables
+from benchmarks.answers import script
 from benchmarks.cases import USUAL, Case, choose_cases, parse_case
 from benchmarks.catalogue import CONTESTANTS, choose_contestants
+from benchmarks.interpreters import Interpreter
 from benchmarks.measure import Measurement, Memory
 from benchmarks.postfix import Passage
 from benchmarks.results import Results, cpu, throughput
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 TIMES = {"p50": 1.0, "p99": 2.0, "p99.9": 3.0}
 
 
-def measured(name: str, number: int, rate: float, letters: str = "M=c E=a") -> Measurement:
+def measured(name: str, number: int, rate: float, letters: str = script("noop")) -> Measurement:
     figures = {
         "letters": letters,
         "digest": "0123456789abcdef",
@@ -126,11 +129,37 @@ def test_results_are_saved_as_json(tmp_path: Path) -> None:
     assert content["memories"][0]["kib"] == {"0": 9000, "1000": 14000}
 
 
-def test_commands_that_were_not_asked_are_named() -> None:
+def test_disturbed_rounds_are_marked_in_the_table_and_in_targets() -> None:
     results = two_rounds()
-    results.measurements.append(measured("go-milter", 1, 5000, "E=a"))
-    assert answers.differences(results, NOOP) == {"go-milter": "without M=c"}
-    assert answers.difference("M=c E=a", "M=c L=c L=c E=a") == "also 2 L=c"
+    results.measurements[2] = replace(measured("pmilter-selector", 1, 12000), disturbed=True)
+    report = tables.report(results)
+    assert "| pmilter-selector † | 8,250 (4,500-12,000) | 3.50 |" in report
+    assert "| libmilter | 2,250 (1,500-3,000) | 1.00 |" in report
+    assert "| best pure, one process: throughput / libmilter | ≥ 2.2 | 3.50 | pass † |" in report
+    assert "| ithread: throughput / pymilter | ≥ 1.2 | - | not measured |" in report
+    assert report.count("† In a round others took more of the cores than the limit") == 2
+
+
+def test_nothing_is_marked_where_nothing_was_disturbed() -> None:
+    assert "†" not in tables.report(two_rounds())
+
+
+def test_the_report_says_which_interpreter_ran_what() -> None:
+    results = two_rounds()
+    results.interpreters["pmilter"] = Interpreter("3.11.7", "3.11.7 (gcc)", "/opt/python")
+    results.interpreters["pmilter compiled"] = Interpreter("3.11.2", "3.11.2 (gcc)", "/usr")
+    report = tables.report(results)
+    assert (
+        "Source form: Python 3.11.7 in /opt/python; compiled form: Python 3.11.2 in /usr." in report
+    )
+    assert "**Warning: the compiled form ran under another build of Python" in report
+
+
+def test_a_panel_without_a_bar_is_not_drawn() -> None:
+    results = two_rounds()
+    assert "idle connections" in plots.memory_chart(results)
+    results.memories = [Memory("pmilter-selector", {0: 9000, 16: 9100})]
+    assert "idle connections" not in plots.memory_chart(results)
 
 
 def test_cases_are_chosen_by_pattern_or_in_full() -> None:

@@ -186,26 +186,39 @@ def test_wrong_usage_is_told(
     assert err.count("\n") == 1
 
 
-def test_interrupt_ends_it_with_the_results_so_far(raw: RawFilter) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pmilter",
-        "bench",
-        raw.address,
-        "--json",
-        "-s",
-        "60",
-        "-w",
-        "0",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        for _ in range(20):  # connections have come and gone: it is in full swing
+def interrupted(raw: RawFilter, *arguments: str) -> tuple[int, str, str]:
+    """Run it, and send it an interrupt when it is in full swing; return its status and what it says."""
+    command = [sys.executable, "-m", "pmilter", "bench", raw.address, *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for _ in range(20):  # connections have come and gone
             raw.trace.next()
         os.kill(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=DEADLINE)
+    return process.returncode, out, err
+
+
+def test_interrupt_ends_it_with_the_results_so_far(raw: RawFilter) -> None:
+    status, out, err = interrupted(raw, "--json", "-s", "60", "-w", "0")
     document = json.loads(out)
-    assert (process.returncode, err) == (0, b"")
+    assert (status, err) == (0, "")
     assert document["interrupted"]
     assert document["messages"] > 100
     assert 0 < document["seconds"] < 60
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_interrupt_while_warming_up_leaves_nothing_to_show(raw: RawFilter, processes: str) -> None:
+    status, out, err = interrupted(raw, "-w", "60", "--processes", processes)
+    assert (status, out) == (130, "")
+    assert err == "pmilter: interrupted while warming up: nothing was measured\n"
+
+
+def test_interrupt_while_warming_up_gives_machines_results_of_nothing(raw: RawFilter) -> None:
+    status, out, _ = interrupted(raw, "--json", "-w", "60")
+    document = json.loads(out)
+    assert status == 130
+    assert document["interrupted"]
+    rates = ("messages_a_second", "commands_a_second", "bytes_a_second")
+    assert {document[name] for name in ("seconds", "messages", *rates)} == {0}

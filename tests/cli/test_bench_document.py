@@ -149,6 +149,17 @@ def test_who_interrupts_is_told_that_there_is_nothing_but_it_is_no_failure_of_th
     assert not run(figures=figures, interrupted=True).stalled
 
 
+def test_interrupt_before_the_measurement_is_told_beside_what_has_failed_by_then() -> None:
+    figures = Figures()
+    assert run(figures=figures, interrupted=True).unmeasured
+    told = "interrupted while warming up: nothing was measured"
+    assert list(run(figures=figures, interrupted=True).reasons()) == [told]
+    figures.note_failure("closed", "gone")
+    assert list(run(figures=figures, interrupted=True).reasons()) == ["gone", told]
+    assert not run(figures=figures).unmeasured
+    assert not run(figures=Figures(elapsed=1), interrupted=True).unmeasured
+
+
 def test_connections_that_wait_beside_messages_are_no_standstill() -> None:
     figures = Figures(messages=1)
     figures.waiting["negotiate"] = 3

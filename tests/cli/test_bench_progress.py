@@ -53,6 +53,16 @@ def test_rate_is_that_of_the_last_second() -> None:
         assert "200 messages, 200 a second" in screen.update(0.5, 200)
 
 
+def test_rate_of_the_first_second_is_not_that_of_the_warm_up_too() -> None:
+    screen = Screen()
+    with screen.progress:
+        for _ in range(19):
+            screen.update(0.1, 0)
+        screen.update(0.2, 0)
+        assert "10 messages, 100 a second" in screen.update(0.1, 10)
+        assert "20 messages, 100 a second" in screen.update(0.1, 20)
+
+
 def test_warm_up_is_called_so() -> None:
     screen = Screen()
     with screen.progress:

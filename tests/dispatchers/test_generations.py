@@ -158,6 +158,30 @@ def test_program_is_served_by_the_dispatcher_of_its_choice(dispatcher: str, tmp_
     assert not (tmp_path / "socket").exists()
 
 
+def test_stop_is_logged_once_when_it_begins(tmp_path: Path) -> None:
+    with running(tmp_path, "prefork") as run, run.connect() as wire:
+        wire.play(SESSION + ">> M <a@x>␀\n<< c")
+        run.signal()
+        (line,) = run.await_log("stopping")
+        assert line == f"INFO stopping: no more connections are accepted on {run.address}"
+        wire.play(">> R <b@x>␀\n<< c\n>> E\n<< a\n" + QUIT)  # what is open is finished
+        assert run.wait() == 0
+        assert run.log().count(line) == 1
+
+
+def test_program_that_never_served_does_not_stop(tmp_path: Path) -> None:
+    log = tmp_path / "service.log"
+
+    def work() -> None:
+        log_to(log)
+        bound = listen_on(f"unix:{tmp_path}/socket", None, None, 128)
+        with pytest.raises(ConfigError, match="no callbacks"):
+            serve_generations(Milter, bound, try_out)
+
+    in_child(work)
+    assert "stopping" not in log.read_text()
+
+
 def test_parent_loads_nothing_of_the_program(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         play(run, "a")

@@ -245,4 +245,5 @@ def _status(run: Run) -> Exit:
     for reason in run.reasons():
         click.echo(f"pmilter: {reason}", err=True)
     found = (status for kind, status in STATUSES.items() if run.figures.failures[kind])
-    return next(found, Exit.TIMEOUT if run.stalled else Exit.DONE)
+    otherwise = Exit.TIMEOUT if run.stalled else Exit.DONE
+    return next(found, Exit.INTERRUPTED if run.unmeasured else otherwise)

@@ -43,13 +43,20 @@ class Run(NamedTuple):
         """Whether the filter let all of the time pass without an answer, so that not one message was done."""
         return bool(self.figures.waiting) and not self.figures.messages and not self.interrupted
 
+    @property
+    def unmeasured(self) -> bool:
+        """Whether it was interrupted before the measurement began."""
+        return self.interrupted and not self.figures.elapsed
+
     def reasons(self) -> Iterator[str]:
-        """Return what went wrong, a sentence for each kind of failure, and one where no message was done."""
+        """Return what went wrong, a sentence for each kind of failure, and one where nothing was measured or no message done."""
         for kind in FAILURES:
             if count := self.figures.failures[kind]:
                 times = "" if count == 1 else f" ({count:,} connections failed so)"
                 yield printable(self.figures.reasons[kind]) + times
-        if not self.figures.messages and not self.figures.failures:
+        if self.unmeasured:
+            yield "interrupted while warming up: nothing was measured"
+        elif not self.figures.messages and not self.figures.failures:
             yield f"{self.plan.address}: no message was done in {self.figures.seconds:.3g} s{self._standstill()}"
 
     def _standstill(self) -> str:

@@ -70,13 +70,13 @@ class Progress:
     def update(self, standing: Standing) -> None:
         """Show what there is now."""
         now = self._clock()
+        measuring = now - self._start >= self._plan.warm_up
         self._seen.append((now, standing.messages))
         while now - self._seen[0][0] > _WINDOW and len(self._seen) > 2:
             self._seen.popleft()
         text = f"{standing.messages:,} messages, {self._rate():,.0f} a second"
         if standing.failures:
             text += f", {standing.failures:,} failures"
-        measuring = now - self._start >= self._plan.warm_up
         self._bar.update(
             self._task,
             completed=self._done(now, standing.messages),
@@ -84,6 +84,8 @@ class Progress:
             text=text if measuring else "",
         )
         self._bar.refresh()
+        if not measuring:
+            self._seen.clear()  # the rate is that of the measurement alone
 
     def _rate(self) -> float:
         (since, before), (now, messages) = self._seen[0], self._seen[-1]

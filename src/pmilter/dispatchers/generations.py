@@ -104,12 +104,18 @@ def serve_generations(
     )
     try:
         with signals_to(serving):
-            children.run(bound.close)
+            children.run(partial(_end_accepting, serving, bound))
     finally:
         bound.close()
         serving.close()
     if supervisor.failure is not None:
         raise ConfigError(supervisor.failure)
+
+
+def _end_accepting(serving: Serving, bound: ListeningSocket) -> None:
+    if serving.ending:  # else the first program could not serve, of which its error tells
+        logger.info("stopping: no more connections are accepted on %s", bound.address)
+    bound.close()
 
 
 class _Overseer:

@@ -314,6 +314,26 @@ def test_another_thread_can_end_it(tmp_path: Path) -> None:
         assert load.run().elapsed < 60_000_000_000
 
 
+def test_nothing_is_measured_where_the_warm_up_is_cut_short(tmp_path: Path) -> None:
+    with RawFilter(tmp_path) as filter_:
+        load: Load
+
+        def watch(figures: Figures) -> None:
+            if figures.commands:
+                load.stop()
+
+        load = Load(plan(filter_.address, warm_up=60), watch)
+        figures = load.run()
+    assert figures.agreed is not None
+    assert figures.pack() == Figures(agreed=figures.agreed).pack()
+
+
+def test_filter_that_fails_while_warming_up_leaves_only_what_failed(tmp_path: Path) -> None:
+    figures = load_raw(tmp_path, {"M": CLOSE}, warm_up=60)
+    assert (figures.connections, figures.commands, figures.elapsed) == (0, 0, 0)
+    assert figures.failures["closed"] >= 10
+
+
 # --- at a rate
 
 

@@ -65,7 +65,10 @@ class Load:
         self._stopped = True
 
     def run(self) -> Figures:
-        """Do all of it, and return what was measured. What goes wrong is in the figures, and ends the load only if it goes on."""
+        """Do all of it, and return what was measured: nothing, in no time, where it was ended while warming up.
+
+        What goes wrong is in the figures, and ends the load only if it goes on.
+        """
         now = time.perf_counter_ns()
         self._schedule = self._make_schedule(now, total=None)
         self._warm = now + round(self._plan.warm_up * _SECOND)
@@ -160,6 +163,7 @@ class Load:
         self._crowd.break_off_greetings()
         self._crowd.close_all()
         if self._since == _NEVER:
+            self.figures.clear()  # they are the warm-up's
             return
         self.figures.cpu = time.process_time_ns() - self._cpu
         self.figures.elapsed = (now if self._cut_short else self._latest) - self._since
